@@ -1,0 +1,159 @@
+"""The tables: one Arrow schema each. Messages are ``list<struct<role, content>>`` everywhere.
+
+Everything is nullable in Arrow, because polars cannot write non-null fields and Iceberg's ``add_files`` refuses a
+nullable column where a required one is declared; what must not be null is a row contract (`tilth.schemas.contracts`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+
+
+def _list(item: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", item))
+
+
+def _struct(**fields: pa.DataType) -> pa.DataType:
+    return pa.struct([pa.field(name, kind) for name, kind in fields.items()])
+
+
+TEXT: Final = pa.string()
+INDEX: Final = pa.int32()
+NUMBER: Final = pa.float64()
+INSTANT: Final = pa.timestamp("us", tz="UTC")
+MESSAGES: Final = _list(_struct(role=TEXT, content=TEXT))
+REACTIONS: Final = _list(_struct(message_index=INDEX, kind=TEXT, value=NUMBER, at=INSTANT))
+
+_CONVERSATIONS = {
+    "id": TEXT,  # content hash
+    "source": TEXT,  # the URI it was read from, as the user named it
+    "source_id": TEXT,  # the id that the source gives it
+    "record_id": TEXT,  # shared by all conversations that come from one source record (the paths of one tree)
+    "record_rows": INDEX,  # source rows this record stands for; 0 on all but the record's first conversation
+    "user_key": TEXT,  # salted hash of who wrote the first user turn
+    "other_user_keys": _list(TEXT),  # salted hashes of others who wrote user turns
+    "started_at": INSTANT,
+    "model": TEXT,
+    "language": TEXT,  # as the source says, else null
+    "messages": MESSAGES,
+    "message_ids": _list(TEXT),  # the source's ids of the messages, where it gives them
+    "owned_from": INDEX,  # messages before this index belong to an earlier path of the same tree
+    "tool_calls_json": TEXT,  # JSON list of {"message_index", "tool_calls"}; null without tool calls
+    "reactions": REACTIONS,
+    "split": TEXT,
+}
+_FEEDBACK = {
+    "id": TEXT,
+    "conversation_id": TEXT,
+    "message_index": INDEX,  # the turn in which it is said; for a reaction, the turn it is put on
+    "target_index": INDEX,  # the assistant turn it is about
+    "polarity": TEXT,  # positive | negative
+    "labels": _list(TEXT),
+    "strength": NUMBER,  # (0, 1]
+    "evidence": _list(_struct(label=TEXT, text=TEXT, start=INDEX, end=INDEX)),  # characters, end exclusive
+    "dialogue_state": TEXT,
+    "on_refusal": pa.bool_(),
+    "method": TEXT,  # rules | reaction | model
+    "method_version": TEXT,
+    "split": TEXT,
+}
+_PAIRS = {
+    "id": TEXT,
+    "prompt_id": TEXT,  # content hash of the prompt
+    "prompt": MESSAGES,  # ends with a user turn
+    "chosen": MESSAGES,
+    "rejected": MESSAGES,
+    "tool_calls_json": TEXT,  # of the prompt's messages
+    "origin": TEXT,  # observed_recovery | human_rank | reaction
+    "chosen_score": NUMBER,
+    "rejected_score": NUMBER,
+    "margin": NUMBER,  # chosen_score - rejected_score, > 0
+    "verdict": TEXT,
+    "user_preferences": _list(TEXT),
+    "feedback_ids": _list(TEXT),
+    "conversation_id": TEXT,  # where the chosen reply stands
+    "models": _struct(chosen=TEXT, rejected=TEXT),
+    "method": TEXT,
+    "split": TEXT,
+}
+_UNPAIRED = {
+    "id": TEXT,
+    "prompt_id": TEXT,
+    "prompt": MESSAGES,
+    "completion": MESSAGES,
+    "tool_calls_json": TEXT,
+    "label": pa.bool_(),
+    "weight": NUMBER,
+    "feedback_ids": _list(TEXT),
+    "conversation_id": TEXT,
+    "model": TEXT,
+    "method": TEXT,
+    "split": TEXT,
+}
+_RATIONALES = {
+    "id": TEXT,
+    "pair_id": TEXT,
+    "kind": TEXT,  # user_complaint
+    "text": TEXT,
+    "evidence": _list(_struct(side=TEXT, quote=TEXT)),
+    "recovers_label": pa.bool_(),
+    "feedback_ids": _list(TEXT),
+    "conversation_id": TEXT,
+    "method": TEXT,
+    "split": TEXT,
+}
+_QUARANTINE = {
+    "id": TEXT,
+    "source": TEXT,
+    "stage": TEXT,
+    "reason": TEXT,  # a `Reason`
+    "key": TEXT,  # where it stands: `<source>#byte=…`, `<source>#row=…` or a row id
+    "detail": TEXT,  # what was found, never user text
+    "payload": TEXT,  # the row itself, at most 64 KiB of it
+    "source_rows": INDEX,  # source rows this stands for; 0 for a candidate that no source row was lost with
+}
+
+TABLES: Final[dict[str, pa.Schema]] = {
+    name: pa.schema(columns)
+    for name, columns in {
+        "conversations": _CONVERSATIONS,
+        "feedback": _FEEDBACK,
+        "pairs": _PAIRS,
+        "unpaired": _UNPAIRED,
+        "rationales": _RATIONALES,
+        "quarantine": _QUARANTINE,
+    }.items()
+}
+
+PL_MESSAGES: Final = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+
+
+def empty(table: str) -> pl.DataFrame:
+    """A frame of `table` without rows, with its exact polars types."""
+    return pl.DataFrame(schema=polars_schema(table))
+
+
+def polars_schema(table: str) -> pl.Schema:
+    """The polars types of a table."""
+    frame = pl.from_arrow(TABLES[table].empty_table())
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101  (narrowing: a table with columns is never a Series)
+    return frame.schema
+
+
+def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
+    """`frame` with exactly the columns of `table`, in order and of its types; missing ones become null.
+
+    Raises `ValueError` on a column that the table does not have: a value that nothing would store.
+    """
+    schema = polars_schema(table)
+    extra = [name for name in frame.columns if name not in schema]
+    if extra:
+        raise ValueError(f"columns that table {table!r} does not have: {', '.join(extra)}")
+    columns = [
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)
+        for name, kind in schema.items()
+    ]
+    return frame.select(columns) if frame.columns else frame.with_columns(columns).clear()

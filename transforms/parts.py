@@ -1,0 +1,64 @@
+"""Parquet parts on any fsspec file system: written under a temporary name, moved when whole, known by digest."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from dataclasses import dataclass
+
+import fsspec
+import polars as pl
+import xxhash
+
+from tilth.schemas import TABLES, conform, content_ids
+
+ROW_GROUP_ROWS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A handle on one Parquet part: where it is, how many rows it holds, the xxh3-128 of its bytes."""
+
+    uri: str
+    rows: int
+    digest: str
+
+
+def read_part(shard: Shard, columns: list[str] | None = None) -> pl.DataFrame:
+    """The rows of a part, `columns` only if given."""
+    with fsspec.open(shard.uri, "rb") as file:
+        return pl.read_parquet(file, columns=columns, use_pyarrow=False)
+
+
+def write_part(frame: pl.DataFrame, uri: str, table: str | None = None) -> Shard:
+    """Writes `frame` to `uri` and returns its handle; equal frames give equal bytes.
+
+    With `table`, the frame is brought to that table's exact columns and Arrow types first.
+    """
+    buffer = io.BytesIO()
+    if table is None:
+        frame.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
+    else:
+        conform(frame, table).write_parquet(
+            buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS, arrow_schema=TABLES[table]
+        )
+    data = buffer.getbuffer()
+    write_bytes(data, uri)
+    return Shard(uri=uri, rows=frame.height, digest=xxhash.xxh3_128_hexdigest(data))
+
+
+def write_bytes(data: bytes | memoryview, uri: str) -> None:
+    """Writes a file whole or not at all: a temporary name beside it, then a move."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    parent, _, name = path.rpartition("/")
+    fs.makedirs(parent, exist_ok=True)
+    draft = f"{parent}/.{name}.{uuid.uuid4().hex}.tmp"
+    with fs.open(draft, "wb") as file:
+        file.write(data)
+    fs.mv(draft, path)
+
+
+def quarantine_ids(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` (columns of `quarantine` without `id`) with its content ids."""
+    keys = [pl.col(name) for name in ("source", "stage", "reason", "key", "payload")]
+    return frame.with_columns(content_ids(frame, "quarantine", keys).alias("id"))
