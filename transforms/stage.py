@@ -1,15 +1,16 @@
-"""The Beam shell: run a step over tasks, write Parquet, remember what is done.
+"""Stages: a step is run over tasks, its output is Parquet, what is done is remembered.
 
-What travels through Beam is a task: handles and options, never rows. A task's outputs are named by a key made of
-its inputs' digests and the step's configuration, so a second run finds what is finished and a changed input or
-configuration is a new key. The order of tasks is the order of outputs, whatever the runner does.
+A task holds handles and options, never rows. Its outputs are named by a key made of its inputs' digests and the
+step's configuration, so a second run finds what is finished, and a changed input or configuration is a new key. The
+order of tasks is the order of outputs, whatever the runner does. Beam is behind `tilth.transforms.shell`.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -22,7 +23,7 @@ from tilth.transforms.parts import Shard, quarantine_ids, write_bytes, write_par
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One unit of work: named input handles and plain options (JSON values only)."""
+    """One unit of work: named input handles and plain options."""
 
     name: str  # zero-padded ordinal; outputs are listed in the order of names
     inputs: Mapping[str, tuple[Shard, ...]] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What one task made: parts by table and counts by name."""
+    """What one task made: parts by table, counts by name."""
 
     task: str
     key: str
@@ -64,8 +65,8 @@ class Manifest:
 class Output:
     """Collects what a step writes for one task."""
 
-    def __init__(self, task: str, key: str, places: Mapping[str, str], default: str) -> None:
-        self._task, self._key, self._places, self._default = task, key, places, default
+    def __init__(self, stem: str, places: Mapping[str, str], default: str) -> None:
+        self._stem, self._places, self._default = stem, places, default
         self.outputs: dict[str, list[Shard]] = {}
         self.counts: dict[str, int] = {}
 
@@ -76,17 +77,123 @@ class Output:
         """
         if frame.is_empty():
             return
+        if table == "quarantine":
+            self._count_reasons(frame)
+            frame = frame if "id" in frame.columns else quarantine_ids(frame)
         shards = self.outputs.setdefault(table, [])
         place = self._places.get(table, f"{self._default}/{table}")
-        uri = f"{place}/{self._task}-{self._key[:12]}-{len(shards):04d}.parquet"
-        if table == "quarantine" and "id" not in frame.columns:
-            frame = quarantine_ids(frame)
+        uri = f"{place}/{self._stem}-{len(shards):04d}.parquet"
         shards.append(write_part(frame, uri, table if table in TABLES else None))
-
-    def keep(self, table: str, shard: Shard) -> None:
-        """Passes a part on as it is: it belongs to this task's output of `table`."""
-        self.outputs.setdefault(table, []).append(shard)
 
     def count(self, name: str, amount: int) -> None:
         """Adds to a named count."""
         self.counts[name] = self.counts.get(name, 0) + amount
+
+    def _count_reasons(self, frame: pl.DataFrame) -> None:
+        rows = pl.col("source_rows").fill_null(0)
+        summed = frame.group_by("reason").agg(rows.sum().alias("rows"), (rows == 0).sum().alias("candidates"))
+        for reason, lost, candidates in summed.sort("reason").iter_rows():
+            self.count(f"quarantined.{reason}", lost)
+            self.count(f"dropped.{reason}", candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A step in its place: where its manifests and intermediates go, where its tables go."""
+
+    step: Step
+    directory: str  # <run>/stages/<step name>
+    places: Mapping[str, str] = field(default_factory=dict)  # table -> directory, for final tables
+
+    def key(self, task: Task) -> str:
+        """What the task's outputs are known by: the step, its configuration, the inputs' digests, the options."""
+        inputs = {name: [shard.digest for shard in shards] for name, shards in task.inputs.items()}
+        config = [self.step.name, self.step.version, self.step]
+        return fingerprint({"step": config, "task": task.name, "inputs": inputs, "options": task.options})
+
+    def manifest_uri(self, task: Task) -> str:
+        """Where the task's manifest is, once it is done."""
+        return f"{self.directory}/done/{task.name}-{self.key(task)}.json"
+
+    def done(self, task: Task) -> Manifest | None:
+        """The manifest of a finished task whose parts are all still there, else None."""
+        fs, path = fsspec.core.url_to_fs(self.manifest_uri(task))
+        if not fs.exists(path):
+            return None
+        manifest = Manifest.from_json(fs.cat_file(path))
+        return manifest if all(_is_there(s) for shards in manifest.outputs.values() for s in shards) else None
+
+
+def run_task(task: Task, stage: Stage) -> str:
+    """Runs one task to its manifest and returns the manifest's URI. A `TilthError` is kept for the driver."""
+    try:
+        key = stage.key(task)
+        out = Output(f"{task.name}-{key[:12]}", stage.places, stage.directory)
+        stage.step.run(task, out)
+    except TilthError as error:
+        write_bytes(pickle.dumps(error), f"{stage.directory}/failed.pickle")
+        raise
+    uri = stage.manifest_uri(task)
+    write_bytes(Manifest(task.name, key, out.outputs, out.counts).to_json(), uri)
+    return uri
+
+
+Execute = Callable[[Stage, Sequence[Task]], None]
+"""Runs tasks of a stage somewhere; `tilth.transforms.shell.Runner` makes them."""
+
+Progress = Callable[[str, int, int], None]
+"""Told of (stage name, tasks done, tasks in all)."""
+
+
+def run_stage(stage: Stage, tasks: Sequence[Task], execute: Execute) -> list[Manifest]:
+    """Manifests of all tasks, in order; only those that are not done yet are executed.
+
+    Raises the first `TilthError` of a task as it was raised in the worker.
+    """
+    waiting = [task for task in tasks if stage.done(task) is None]
+    if waiting:
+        _execute(stage, waiting, execute)
+    manifests = [stage.done(task) for task in tasks]
+    missing = [task.name for task, manifest in zip(tasks, manifests, strict=True) if manifest is None]
+    if missing:
+        raise TilthError(
+            f"stage {stage.step.name!r} ended without finishing all of its tasks",
+            found=f"{len(missing)} of {len(tasks)} tasks without output, the first is {missing[0]}",
+            wanted="one manifest per task",
+            do="run the same command again: finished tasks are kept",
+        )
+    return [manifest for manifest in manifests if manifest is not None]
+
+
+def _execute(stage: Stage, tasks: Sequence[Task], execute: Execute) -> None:
+    failure = f"{stage.directory}/failed.pickle"
+    fs, path = fsspec.core.url_to_fs(failure)
+    if fs.exists(path):
+        fs.rm(path)
+    try:
+        execute(stage, tasks)
+    except Exception as error:
+        if fs.exists(path):
+            raise pickle.loads(fs.cat_file(path)) from error  # noqa: S301  (written by our own worker)
+        raise
+
+
+def _is_there(shard: Shard) -> bool:
+    fs, path = fsspec.core.url_to_fs(shard.uri)
+    return bool(fs.exists(path))
+
+
+def total(manifests: Sequence[Manifest], name: str) -> int:
+    """The sum of a count over manifests."""
+    return sum(manifest.counts.get(name, 0) for manifest in manifests)
+
+
+def parts(manifests: Sequence[Manifest], table: str) -> list[Shard]:
+    """All parts of a table, in the order of tasks."""
+    return [shard for manifest in manifests for shard in manifest.outputs.get(table, [])]
+
+
+def numbered(items: Sequence[Mapping[str, Any]], inputs: Sequence[Mapping[str, tuple[Shard, ...]]]) -> list[Task]:
+    """Tasks named by ordinal from their options and inputs."""
+    pairs = zip(items, inputs, strict=True)
+    return [Task(f"{n:06d}", inputs=given, options=options) for n, (options, given) in enumerate(pairs)]

@@ -1,0 +1,191 @@
+"""One run from sources to committed datasets. Thin: plans, conducts the stages, audits, commits, sums up."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import fsspec
+
+import tilth
+from tilth.catalog import AuditReport, Catalog, Release, Version, open_catalog
+from tilth.flows.result import Dataset, RunResult, SourceCount
+from tilth.flows.settings import Settings
+from tilth.pipelines import observed
+from tilth.pipelines.observed import Observation, Observed, quarantined
+from tilth.schemas import ChecksFailed, ConfigError, fingerprint
+from tilth.transforms.ingest import expand, plan
+from tilth.transforms.parts import write_bytes
+from tilth.transforms.stage import Execute, Manifest, Progress, Stage, Step, Task, run_stage
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Conductor:
+    """Runs named pieces of work here and now, and notes their wall time. A Prefect flow has its own kind."""
+
+    progress: Progress | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def perform(self, name: str, work: Callable[[], T]) -> T:
+        """Runs `work` as the step `name` and returns what it returns."""
+        started = time.perf_counter()
+        try:
+            return self.do(name, work)
+        finally:
+            self.seconds[name] = round(time.perf_counter() - started, 3)
+
+    def do(self, name: str, work: Callable[[], T]) -> T:
+        """How a step is run; an orchestrator's conductor makes a task of it."""
+        return work()
+
+    def audited(self, report: AuditReport) -> None:
+        """Told of the audit's result, before it decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run with its identity: the same recipe, configuration and source content give the same `run_id`."""
+
+    recipe: str
+    config: Observed
+    reads: Sequence[Mapping[str, Any]]
+    workspace: str
+    user_salt: str
+
+    @property
+    def public_config(self) -> Mapping[str, Any]:
+        """The configuration as it is recorded: the salt by its fingerprint alone."""
+        ingest = {**asdict(self.config.ingest), "user_salt": fingerprint(self.config.ingest.user_salt)}
+        return {**asdict(self.config), "ingest": ingest}
+
+    @property
+    def run_id(self) -> str:
+        """128 bits of everything that decides the outcome: code version, configuration, what the sources hold."""
+        return fingerprint([tilth.__version__, self.recipe, self.public_config, list(self.reads)])
+
+    @property
+    def directory(self) -> str:
+        """Where the run keeps manifests and intermediates until it is committed."""
+        return f"{self.workspace}/runs/{self.run_id}"
+
+
+def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
+    """Runs a recipe to committed datasets, or returns what an equal run has committed before.
+
+    Raises `QuarantineOverflow` when too many rows are broken, `ChecksFailed` when a critical check fails; the
+    catalog is then as it was, and the staged files are kept for looking at.
+    """
+    if not settings.sources:
+        raise ConfigError("no source given", wanted="at least one URI", do="add --source, or `sources:` to tilth.yaml")
+    config = settings.recipe()
+    reads = conductor.perform("plan", lambda: plan(expand(settings.sources), settings.format, settings.map))
+    job = Job(recipe, config, reads, settings.workspace.rstrip("/"), config.ingest.user_salt)
+    catalog = open_catalog(job.workspace)
+    committed = catalog.find_run(recipe, job.run_id)
+    if committed:
+        return _result(job, committed, {}, json.loads(committed[0].properties["tilth.summary"]), "unchanged")
+    places = {table: catalog.staging(recipe, table, job.run_id) for table in observed.TABLES}
+    observation = _observe(job, settings, conductor, places)
+    report = conductor.perform("audit", lambda: _audit(job, observation))
+    conductor.audited(report)
+    _refuse_failures(report, job)
+    summary = _summary(job, observation)
+    versions = conductor.perform("commit", lambda: _commit(job, catalog, observation, report, summary))
+    if not settings.keep_stages:
+        _remove(f"{job.directory}/stages")
+    return _result(job, versions, conductor.seconds, summary, "committed")
+
+
+def _observe(job: Job, settings: Settings, conductor: Conductor, places: Mapping[str, str]) -> Observation:
+    with settings.beam().session(conductor.progress) as execute:
+
+        def conduct(step: Step, tasks: Sequence[Task]) -> list[Manifest]:
+            stage = Stage(step, f"{job.directory}/stages/{step.name}", _own_places(step, places))
+            return conductor.perform(step.name, lambda: run_stage(stage, tasks, execute))
+
+        return observed.observe(job.reads, job.config, conduct, settings.max_quarantine_share)
+
+
+def _own_places(step: Step, places: Mapping[str, str]) -> Mapping[str, str]:
+    # Ingest's conversations are not final: `mine` sets duplicates aside and gives splits.
+    return {table: uri for table, uri in places.items() if (step.name, table) != ("ingest", "conversations")}
+
+
+def _files(observation: Observation) -> dict[str, list[str]]:
+    return {table: [shard.uri for shard in shards] for table, shards in observation.tables.items()}
+
+
+def _audit(job: Job, observation: Observation) -> AuditReport:
+    from tilth.catalog import audit
+
+    report = audit(_files(observation))
+    write_bytes(json.dumps(report.to_dict(), indent=2).encode(), f"{job.directory}/audit.json")
+    return report
+
+
+def _refuse_failures(report: AuditReport, job: Job) -> None:
+    failed = report.failed_critical
+    if failed:
+        named = "; ".join(f"{e.table}: {e.expectation} on {e.column} (observed {e.observed})" for e in failed)
+        raise ChecksFailed(
+            f"{len(failed)} critical checks failed; nothing was committed",
+            found=named,
+            wanted="no critical failure",
+            do=f"see {job.directory}/audit.json; the staged files are kept beside the catalog's tables",
+        )
+
+
+def _commit(
+    job: Job, catalog: Catalog, observation: Observation, report: AuditReport, summary: Mapping[str, Any]
+) -> list[Version]:
+    properties = {
+        "tilth.summary": json.dumps(summary, sort_keys=True),
+        "tilth.config": json.dumps(job.public_config, sort_keys=True),
+        "tilth.config_sha": fingerprint(job.public_config),
+        "tilth.parents": json.dumps([]),
+        "tilth.code_version": tilth.__version__,
+    }
+    date = datetime.now(UTC).date()
+    release = Release(job.recipe, job.run_id, _files(observation), properties, report, date)
+    versions = catalog.publish(release)
+    write_bytes(json.dumps(summary, indent=2).encode(), f"{job.directory}/summary.json")
+    return versions
+
+
+def _remove(uri: str) -> None:
+    fs, path = fsspec.core.url_to_fs(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def _summary(job: Job, observation: Observation) -> dict[str, Any]:
+    manifests = [manifest for stage in observation.manifests.values() for manifest in stage]
+    sources = [asdict(count) for count in _per_source(job, manifests)]
+    return {
+        "rows_in": sum(source["rows_in"] for source in sources),
+        "rows_quarantined": sum(source["rows_quarantined"] for source in sources),
+        "sources": sources,
+        "quarantined": quarantined(manifests),
+        "dropped": quarantined(manifests, "dropped."),
+        "passed_over": quarantined(manifests, "passed_over."),
+    }
+
+
+def _per_source(job: Job, manifests: Sequence[Manifest]) -> list[SourceCount]:
+    ...
+
+
+def _result(
+    job: Job, versions: Sequence[Version], seconds: Mapping[str, float], summary: Mapping[str, Any], status: str
+) -> RunResult:
+    datasets = [Dataset(v.name, v.version, v.rows, v.snapshot_id) for v in versions]
+    sources = [SourceCount(**source) for source in summary["sources"]]
+    return RunResult(
+        job.run_id, status, datasets=datasets, seconds=dict(seconds), **{**summary, "sources": sources}
+    )

@@ -1,0 +1,183 @@
+"""Settings: command line over environment (`TILTH_…`) over `tilth.yaml`. Unknown keys are errors.
+
+One direction: file, environment and options become one `Settings`, and `Settings` becomes the frozen configuration
+of a recipe. The recipe's own dataclasses are the schema: their fields are the keys. Nothing below this door reads
+the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any  # Any: values of YAML files and of pydantic's own signatures
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from tilth.pipelines.observed import Observed
+from tilth.schemas import ConfigError, NotFound
+from tilth.transforms.shell import Runner
+
+DEFAULT_FILE = "tilth.yaml"
+
+
+def _model(config: type) -> type[BaseModel]:
+    """A pydantic model with the fields and defaults of a dataclass; nested dataclasses become nested models."""
+    hints = typing.get_type_hints(config)
+    fields: dict[str, Any] = {f.name: _field(hints[f.name], f) for f in dataclasses.fields(config)}
+    return create_model(config.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+
+
+def _field(kind: Any, field: dataclasses.Field[Any]) -> tuple[Any, Any]:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        model = _model(kind)
+        return model, Field(default_factory=model)
+    if field.default_factory is not dataclasses.MISSING:
+        return kind, Field(default_factory=field.default_factory)
+    return kind, field.default
+
+
+def _build(config: type, model: BaseModel) -> Any:
+    """The frozen dataclass that a validated model stands for."""
+    hints = typing.get_type_hints(config)
+    values = {f.name: getattr(model, f.name) for f in dataclasses.fields(config)}
+    nested = {name: _build(hints[name], value) for name, value in values.items() if isinstance(value, BaseModel)}
+    return config(**{**values, **nested})
+
+
+_ObservedModel: Any = _model(Observed)
+_RunnerModel: Any = _model(Runner)
+
+
+class Settings(BaseSettings):
+    """Everything that a run can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="TILTH_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    workspace: str = Field("./tilth-workspace", description="where runs and the catalog live")
+    sources: list[str] = Field(default_factory=list, description="URIs or globs of conversation logs")
+    format: str | None = Field(None, description="the shape of the sources; detected when not given")
+    map: str | None = Field(None, description="a YAML column map for a foreign shape")
+    user_salt: SecretStr = Field(SecretStr(""), description="secret that user ids are hashed with")
+    max_quarantine_share: float = Field(0.25, ge=0, le=1, description="a run fails above this share")
+    keep_stages: bool = Field(False, description="keep intermediate files after the commit")
+    runner: _RunnerModel = Field(default_factory=_RunnerModel, description="where Beam runs")
+    observed: _ObservedModel = Field(default_factory=_ObservedModel, description="the recipe `observed`")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, then environment, then file."""
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+    def recipe(self) -> Observed:
+        """The frozen configuration of the recipe."""
+        return _build(Observed, self.observed)
+
+    def beam(self) -> Runner:
+        """The runner."""
+        return _build(Runner, self.runner)
+
+
+class _FileSource(YamlConfigSettingsSource):
+    """The YAML file that `load` was given; read once there, so that its errors name the file."""
+
+    values: Mapping[str, Any] = {}
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls, yaml_file=None)
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(self.values)
+
+
+def load(
+    file: str | None = None, options: Mapping[str, Any] | None = None, pairs: Sequence[str] = ()
+) -> Settings:
+    """Settings from a YAML file (default `tilth.yaml`, if there), the environment, options and `key=value` pairs.
+
+    Raises `ConfigError` naming an unknown key and the nearest known one, or a value of the wrong kind.
+    """
+    _FileSource.values = _read(file)
+    given = {key: value for key, value in (options or {}).items() if value not in (None, [])}
+    for pair in pairs:
+        _put(given, pair)
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise _explain(error, file) from error
+    finally:
+        _FileSource.values = {}
+
+
+def _read(file: str | None) -> dict[str, Any]:
+    path = Path(file or DEFAULT_FILE)
+    if not path.exists():
+        if file is None:
+            return {}
+        raise NotFound("no such settings file", found=file, wanted="a YAML file", do="check --config")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}" if where else "a syntax error"
+        raise ConfigError(f"{path} is not YAML", found=line, wanted="keys and values", do="mend the line") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings", found=type(values).__name__, wanted="keys and values")
+    return values
+
+
+def _put(into: dict[str, Any], pair: str) -> None:
+    key, sign, text = pair.partition("=")
+    if not sign or not key:
+        raise ConfigError("--set takes key=value", found=pair, wanted="for example observed.seed=7")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        into = into.setdefault(parent, {})
+    into[last] = yaml.safe_load(text)
+
+
+def _explain(error: ValidationError, file: str | None) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = known_keys()
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or _same_leaf(path[-1], known)
+        do = f"did you mean {near[0]!r}?" if near else "see docs/reference/settings.md"
+        return ConfigError("unknown setting", found=name, wanted="a known key", do=do)
+    kind = type(first["input"]).__name__
+    where = f"the command line, TILTH_{'__'.join(path).upper()} or {file or DEFAULT_FILE}"
+    return ConfigError(f"setting {name!r}: {first['msg']}", found=f"a value of type {kind}", do=f"look at {where}")
+
+
+def _same_leaf(leaf: str, known: Sequence[str]) -> list[str]:
+    leaves = {key.rpartition(".")[2]: key for key in known}
+    return [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1)]
+
+
+def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Every key that a settings file may hold, dotted."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += known_keys(field.annotation, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,118 @@
+"""The recipe `observed`: what users said and did in logged conversations, without a model.
+
+    sources -> ingest -> assign -> mine -> pair -> settle
+               |         |         |       |       pairs, unpaired, rationales
+               |         |         |       candidates
+               |         |         conversations, feedback
+               |         duplicates, splits (keys only)
+               conversations as logged, quarantine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tilth.schemas import QuarantineOverflow
+from tilth.transforms.feedback import FeedbackRules
+from tilth.transforms.hygiene import SplitConfig
+from tilth.transforms.ingest import Ingest
+from tilth.transforms.pairs import PairPolicy
+from tilth.transforms.parts import Shard
+from tilth.transforms.stage import Manifest, Step, Task, numbered, parts, total
+from tilth.transforms.steps import Assign, Mine, Pair, Settle
+
+NAME = "observed"
+TABLES = ("conversations", "feedback", "pairs", "unpaired", "rationales", "quarantine")
+
+Conduct = Callable[[Step, Sequence[Task]], list[Manifest]]
+"""Runs a step over tasks and returns their manifests: directly, or as a task of a flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The recipe's configuration; the fields are the keys of section `observed` in `tilth.yaml`."""
+
+    seed: int = 0
+    ingest: Ingest = field(default_factory=Ingest)
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    feedback: FeedbackRules = field(default_factory=FeedbackRules)
+    pairs: PairPolicy = field(default_factory=PairPolicy)
+    bucket_rows: int = 500_000  # conversations per settle task; bounds its memory
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a run of the recipe made, before audit and commit."""
+
+    tables: Mapping[str, list[Shard]]
+    manifests: Mapping[str, list[Manifest]]  # by stage
+
+
+def observe(
+    reads: Sequence[Mapping[str, Any]], config: Observed, conduct: Conduct, max_quarantine_share: float = 1.0
+) -> Observation:
+    """Runs the recipe over planned reads (`tilth.transforms.ingest.plan`).
+
+    Raises `QuarantineOverflow` when more than `max_quarantine_share` of the source rows were set aside.
+    """
+    ingested = conduct(config.ingest, numbered(reads, [{}] * len(reads)))
+    check_share(ingested, max_quarantine_share)
+    logged = parts(ingested, "conversations")
+    assigned = parts(conduct(Assign(config.splits), [_over(conversations=logged)]), "assignments") if logged else []
+    mined = conduct(Mine(config.feedback), _tasks([_one(c, a) for c, a in zip(logged, assigned, strict=True)]))
+    check_share([*ingested, *mined], max_quarantine_share)
+    paired = conduct(Pair(config.pairs), _tasks([_outputs(m, "conversations", "signals") for m in mined]))
+    settled = conduct(Settle(config.seed), _buckets(paired, sum(s.rows for s in logged), config.bucket_rows))
+    stages = {"ingest": ingested, "mine": mined, "pair": paired, "settle": settled}
+    return Observation({table: _final(table, stages) for table in TABLES}, stages)
+
+
+def _final(table: str, stages: Mapping[str, list[Manifest]]) -> list[Shard]:
+    where = {"conversations": ["mine"], "feedback": ["mine"], "quarantine": list(stages)}
+    return [shard for stage in where.get(table, ["settle"]) for shard in parts(stages[stage], table)]
+
+
+def _one(conversations: Shard, assignments: Shard) -> Mapping[str, tuple[Shard, ...]]:
+    return {"conversations": (conversations,), "assignments": (assignments,)}
+
+
+def _outputs(manifest: Manifest, *tables: str) -> Mapping[str, tuple[Shard, ...]]:
+    return {table: tuple(manifest.outputs.get(table, ())) for table in tables}
+
+
+def _over(**shards: Sequence[Shard]) -> Task:
+    return Task("000000", inputs={name: tuple(given) for name, given in shards.items()})
+
+
+def _tasks(inputs: Sequence[Mapping[str, tuple[Shard, ...]]]) -> list[Task]:
+    return numbered([{}] * len(inputs), inputs)
+
+
+def _buckets(paired: Sequence[Manifest], conversations: int, bucket_rows: int) -> list[Task]:
+    count = max(1, -(-conversations // bucket_rows))
+    inputs = {name: tuple(parts(paired, f"candidate_{name}")) for name in ("pairs", "unpaired", "rationales")}
+    options = [{"bucket": number, "buckets": count} for number in range(count)]
+    return numbered(options, [inputs] * count)
+
+
+def check_share(manifests: Sequence[Manifest], allowed: float) -> None:
+    """Raises `QuarantineOverflow`, naming the worst reasons, when too large a share was set aside."""
+    rows, reasons = total(manifests, "rows_in"), quarantined(manifests)
+    share = sum(reasons.values()) / rows if rows else 0.0
+    if share > allowed:
+        worst = ", ".join(f"{reason}: {count}" for reason, count in list(reasons.items())[:3])
+        raise QuarantineOverflow(
+            f"{share:.1%} of {rows} source rows could not be used",
+            found=worst,
+            wanted=f"at most {allowed:.1%}",
+            do="look with `tilth sources inspect`, mend the source, or raise max_quarantine_share",
+        )
+
+
+def quarantined(manifests: Sequence[Manifest], prefix: str = "quarantined.") -> dict[str, int]:
+    """Source rows set aside by reason, most first; with prefix `dropped.`, candidates."""
+    reasons = {name for manifest in manifests for name in manifest.counts if name.startswith(prefix)}
+    counts = {name.removeprefix(prefix): total(manifests, name) for name in reasons}
+    return dict(sorted(((k, v) for k, v in counts.items() if v), key=lambda item: (-item[1], item[0])))
