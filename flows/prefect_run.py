@@ -50,6 +50,7 @@ class PrefectConductor(Conductor):
         made = task(
             step,
             name=name,
+            task_run_name=name,
             retries=self.retries,
             retry_delay_seconds=self.retry_delay_s,
             retry_condition_fn=_worth_retrying,
