@@ -101,3 +101,4 @@ class Reason(StrEnum):
     NEW_CONSTRAINTS = "new_constraints"
     CORRECT_REFUSAL = "correct_refusal"
     PROMPT_NOT_FROM_USER = "prompt_not_from_user"
+    SPLIT_LEAK = "split_leak"

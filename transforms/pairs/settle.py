@@ -1,0 +1,147 @@
+"""What stays of all candidates: no duplicates, no contradictions, no prompt in two splits, in a seeded order."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from tilth.schemas import Reason
+from tilth.transforms.hygiene import id_hashes
+from tilth.transforms.pairs.candidates import normalised, quarantined
+from tilth.transforms.pairs.spread import shuffled, spread
+
+_PRIORITY: Final = {"human_rank": 0, "reaction": 1, "observed_recovery": 2}
+_SPLITS: Final = {"train": 0, "validation": 1, "test": 2}
+_PAYLOADS: Final = {
+    "pairs": ["prompt", "chosen", "rejected", "origin"],
+    "unpaired": ["prompt", "completion", "label"],
+    "rationales": ["pair_id", "text"],
+}
+_DETAILS: Final = {
+    Reason.CONTRADICTORY: "other evidence for the same prompt and replies says the opposite",
+    Reason.SPLIT_LEAK: "most rows with this prompt are in another split",
+    Reason.DUPLICATE: "the same row with better evidence is kept",
+}
+
+
+class Settled(NamedTuple):
+    """The final tables, and what was set aside as rows of `quarantine` without `id`."""
+
+    pairs: pl.DataFrame
+    unpaired: pl.DataFrame
+    rationales: pl.DataFrame
+    dropped: pl.DataFrame
+
+
+def bucket(frame: pl.DataFrame, n: int) -> pl.Series:
+    """The bucket, 0 to `n` - 1, of each row of `pairs` or `unpaired`: a function of its `prompt_id` only."""
+    return (id_hashes(frame.get_column("prompt_id")) % n).cast(pl.UInt32).alias("bucket")
+
+
+def settle(pairs: pl.DataFrame, unpaired: pl.DataFrame, rationales: pl.DataFrame, seed: int) -> Settled:
+    """Decides over all candidates whose prompts fall into one bucket. Rows in = rows out + dropped.
+
+    In this order, for a prompt with its replies:
+
+    1. Contradictions: pairs of the same two replies in both directions, and labels of the same reply both ways, are all
+       dropped as `contradictory`, whoever said it and however strongly. Replies that differ at most in case and white
+       space are the same here.
+    2. Splits: rows with one prompt stay in the split that holds most of them (`train`, then `validation` at a tie); the
+       others are dropped as `split_leak`. They are not moved, because then a user would be in two splits.
+    3. Duplicates: of one pair, the evidence of the strongest origin stays (`human_rank`, `reaction`,
+       `observed_recovery`), then the smallest conversation id; of one label, the largest weight. The others are dropped
+       as `duplicate`, except that rows equal in everything are one observation seen twice, and merge without a trace.
+
+    Cycles of three or more pairs (a > b > c > a) are left: rankings by several people hold them.
+
+    Rationales follow their pair: they stay with it, or are dropped for its reason. Pairs and rationales come in a
+    shuffled order, unpaired rows as `tilth.transforms.pairs.spread.spread` says; both are functions of ids and `seed`.
+    """
+    pairs_in, unpaired_in = _contradictions(_merged(pairs), unpaired.unique(maintain_order=True))
+    homes = _homes(pairs_in, unpaired_in)
+    priority = pl.col("origin").replace_strict(_PRIORITY, return_dtype=pl.Int8)
+    marked = {
+        "pairs": _copies(_leaks(pairs_in, homes), [priority, "conversation_id", -pl.col("margin")]),
+        "unpaired": _copies(_leaks(unpaired_in, homes), [-pl.col("weight"), "conversation_id", "method"]),
+    }
+    marked["rationales"] = _followers(rationales, marked["pairs"])
+    kept = {name: frame.filter(pl.col("reason").is_null()) for name, frame in marked.items()}
+    return Settled(
+        pairs=shuffled(kept["pairs"], seed).select(pairs.columns),
+        unpaired=spread(kept["unpaired"], seed).select(unpaired.columns),
+        rationales=shuffled(kept["rationales"], seed).select(rationales.columns),
+        dropped=pl.concat([_dropped(frame, name) for name, frame in marked.items()]),
+    )
+
+
+def _merged(pairs: pl.DataFrame) -> pl.DataFrame:
+    return pairs.unique(
+        ["id", "origin", "conversation_id", "feedback_ids"], keep="first", maintain_order=True
+    )
+
+
+def _contradictions(pairs: pl.DataFrame, unpaired: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    # polars' own hash is good enough within one process: only its equality counts.
+    sides = pairs.with_columns(_one=normalised("chosen").hash(), _other=normalised("rejected").hash())
+    low, high = pl.min_horizontal("_one", "_other"), pl.max_horizontal("_one", "_other")
+    both_ways = (pl.col("_one") < pl.col("_other")).n_unique().over("prompt_id", low, high) > 1
+    replied = unpaired.with_columns(_one=normalised("completion").hash())
+    both_labels = pl.col("label").n_unique().over("prompt_id", "_one") > 1
+    reason = pl.lit(Reason.CONTRADICTORY.value)
+    return (
+        sides.with_columns(reason=pl.when(both_ways).then(reason)).drop("_one", "_other"),
+        replied.with_columns(reason=pl.when(both_labels).then(reason)).drop("_one"),
+    )
+
+
+def _homes(pairs: pl.DataFrame, unpaired: pl.DataFrame) -> pl.DataFrame:
+    """The split of most rows by prompt."""
+    rows = pl.concat(
+        [frame.filter(pl.col("reason").is_null()).select("prompt_id", "split") for frame in (pairs, unpaired)]
+    )
+    counts = rows.group_by("prompt_id", home="split").len()
+    order = pl.col("home").replace_strict(_SPLITS, default=len(_SPLITS), return_dtype=pl.Int8)
+    ordered = counts.sort(-pl.col("len").cast(pl.Int64), order, "home")
+    return ordered.unique("prompt_id", keep="first", maintain_order=True).drop("len")
+
+
+def _leaks(rows: pl.DataFrame, homes: pl.DataFrame) -> pl.DataFrame:
+    at_home = rows.join(homes, on="prompt_id", how="left", maintain_order="left")
+    leak = pl.col("reason").is_null() & pl.col("split").ne_missing(pl.col("home"))
+    return at_home.with_columns(reason=_unless(leak, Reason.SPLIT_LEAK)).drop("home")
+
+
+def _copies(rows: pl.DataFrame, order: list[pl.Expr | str]) -> pl.DataFrame:
+    """Marks all rows of one id but the first by `order`, among those without a reason."""
+    free = pl.col("reason").is_null()
+    seen = pl.int_range(pl.len()).over("id", free)
+    ordered = rows.sort(*order, pl.col("feedback_ids").list.join(" "))
+    return ordered.with_columns(reason=_unless(free & (seen > 0), Reason.DUPLICATE))
+
+
+def _unless(found: pl.Expr, reason: Reason) -> pl.Expr:
+    return pl.when(found).then(pl.lit(reason.value)).otherwise(pl.col("reason"))
+
+
+def _followers(rationales: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rationales with the reason of their pair; in another split than their pair they would leak it."""
+    known = pairs.sort(pl.col("reason"), nulls_last=False).unique("id", keep="first", maintain_order=True)
+    fates = known.select(pair_id="id", reason="reason", home="split")
+    merged = rationales.unique(["id", "conversation_id", "feedback_ids"], keep="first", maintain_order=True)
+    followed = merged.join(fates, on="pair_id", how="inner", maintain_order="left")
+    if followed.height != merged.height:
+        raise ValueError("a rationale came without its pair")
+    leak = pl.col("reason").is_null() & pl.col("split").ne_missing(pl.col("home"))
+    return _copies(
+        followed.with_columns(reason=_unless(leak, Reason.SPLIT_LEAK)).drop("home"), ["conversation_id"]
+    )
+
+
+def _dropped(marked: pl.DataFrame, table: str) -> pl.DataFrame:
+    details = {reason.value: text for reason, text in _DETAILS.items()}
+    rows = marked.filter(pl.col("reason").is_not_null())
+    detail = pl.format(
+        "{}: {}", pl.lit(table), pl.col("reason").replace_strict(details, return_dtype=pl.String)
+    )
+    return quarantined(rows.with_columns(detail=detail), "settle", "id", _PAYLOADS[table])

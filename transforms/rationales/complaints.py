@@ -1,0 +1,91 @@
+"""Why the rejected reply lost, in the words of the user who complained about it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from tilth.schemas import conform, content_ids
+from tilth.schemas.ids import messages_key
+from tilth.transforms.pairs import replies, sentences
+
+SHORT_TURN_CHARS: Final = 280
+_PAIR_KEY: Final = ["record_id", "prompt_id", "reply"]
+
+
+def user_complaints(pairs: pl.DataFrame, feedback: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `rationales`, kind `user_complaint`: one per pair and user turn that complains about its rejected reply.
+
+    `text` is verbatim: the whole turn up to 280 characters, of a longer one the sentences from the first to the last
+    piece of evidence. `evidence` quotes the pieces themselves, side `rejected`. A complaint belongs to a pair when it
+    was made in the record of the pair about a reply with the same text to the same prompt; complaints about what looks
+    like a correct refusal are left out. Thumbs have no words and give no rationale.
+
+    Args:
+        pairs: rows of the table, from this part of the conversations.
+        feedback: rows of the table, with the same signal on every path that holds it.
+        conversations: rows of the table, every conversation of a record among them.
+    """
+    complaints = _complaints(feedback, conversations, pairs)
+    wanted = _with_record(pairs, conversations).select(
+        "record_id", "prompt_id", "split", pair_id="id", reply=_only_text("rejected")
+    )
+    matched = complaints.drop("split").join(wanted.unique(["record_id", "pair_id"], keep="any"), on=_PAIR_KEY)
+    return _rows(matched)
+
+
+def _with_record(pairs: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
+    records = conversations.unique("id", keep="first").select("record_id", conversation_id="id")
+    return pairs.join(records, on="conversation_id")
+
+
+def _only_text(side: str) -> pl.Expr:
+    return pl.col(side).list.first().struct.field("content")
+
+
+def _complaints(feedback: pl.DataFrame, conversations: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Signals with words in the records of `pairs`, each once, with the reply and the turn they stand in."""
+    with_pairs = conversations.filter(
+        pl.col("record_id").is_in(_with_record(pairs, conversations)["record_id"].implode())
+    )
+    spoken = feedback.filter(
+        (pl.col("polarity") == "negative")
+        & (pl.col("method") == "rules")
+        & ~pl.col("on_refusal").fill_null(False)
+    ).select("conversation_id", "message_index", "evidence", feedback_id="id", index="target_index")
+    about = replies(spoken.sort("conversation_id").unique("feedback_id", keep="first"), with_pairs)
+    keyed = about.with_columns(
+        content_ids(about, "prompts", [messages_key("prompt")]).alias("prompt_id"), reply=_only_text("reply")
+    )
+    messages = with_pairs.unique("id", keep="first").select("messages", conversation_id="id")
+    said = keyed.join(messages, on="conversation_id")
+    turn = pl.col("messages").list.get(pl.col("message_index"), null_on_oob=True).struct.field("content")
+    return said.with_columns(turn=turn).drop("messages", "prompt")
+
+
+def _rows(matched: pl.DataFrame) -> pl.DataFrame:
+    spans = (
+        matched.explode("evidence", empty_as_null=True)
+        .filter(pl.col("evidence").is_not_null())
+        .unnest("evidence")
+    )
+    turns = spans.group_by("pair_id", "conversation_id", "message_index", "turn", "split").agg(
+        pl.col("start").min(),
+        pl.col("end").max(),
+        quotes=pl.struct(side=pl.lit("rejected"), quote="text")
+        .sort_by("start", "end")
+        .unique(maintain_order=True),
+        feedback_ids=pl.col("feedback_id").unique().sort(),
+    )
+    text = (
+        pl.when(pl.col("turn").str.len_chars() <= SHORT_TURN_CHARS)
+        .then(pl.col("turn").str.strip_chars())
+        .otherwise(sentences(pl.col("turn"), pl.col("start"), pl.col("end")))
+    )
+    rows = turns.select(
+        "pair_id", "conversation_id", "feedback_ids", "split",
+        text=text, evidence="quotes", kind=pl.lit("user_complaint"), method=pl.lit("rules"),
+    )  # fmt: skip
+    ids = content_ids(rows, "rationales", [pl.col("pair_id"), pl.col("kind"), pl.col("text")])
+    return conform(rows.with_columns(ids.alias("id")), "rationales").sort("id", "conversation_id")
