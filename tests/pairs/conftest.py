@@ -8,20 +8,20 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tilth.schemas import conform, empty
+from tilth.schemas import polars_schema
 
 
 def logged(*rows: dict[str, Any]) -> pl.DataFrame:
     """Rows of `conversations`: `say` is a list of texts, user first; roles can be given as (role, text)."""
-    return pl.concat([empty("conversations"), *(_conversation(**row) for row in rows)])
+    return pl.DataFrame([_conversation(**row) for row in rows], schema=polars_schema("conversations"))
 
 
-def _conversation(id: str, say: Sequence[str | tuple[str, str]], **fields: Any) -> pl.DataFrame:
+def _conversation(id: str, say: Sequence[str | tuple[str, str]], **fields: Any) -> dict[str, Any]:
     turns = [
         turn if isinstance(turn, tuple) else (("user", "assistant")[at % 2], turn)
         for at, turn in enumerate(say)
     ]
-    row = {
+    return {
         "id": id,
         "source": "memory://log",
         "record_id": f"record of {id}",
@@ -32,18 +32,16 @@ def _conversation(id: str, say: Sequence[str | tuple[str, str]], **fields: Any) 
         "model": "m",
         **fields,
     }
-    return conform(pl.DataFrame([row], infer_schema_length=None), "conversations")
 
 
 def signals(*rows: dict[str, Any]) -> pl.DataFrame:
     """Rows of `feedback` with `owned`: about the assistant turn before the one they are said in."""
-    nothing = empty("feedback").with_columns(pl.lit(None, pl.Boolean).alias("owned"))
-    return pl.concat([nothing, *(_signal(**row) for row in rows)])
+    schema = {**polars_schema("feedback"), "owned": pl.Boolean}
+    return pl.DataFrame([_signal(**row) for row in rows], schema=schema)
 
 
-def _signal(conversation_id: str, message_index: int, polarity: str, **fields: Any) -> pl.DataFrame:
-    owned = fields.pop("owned", True)
-    row = {
+def _signal(conversation_id: str, message_index: int, polarity: str, **fields: Any) -> dict[str, Any]:
+    return {
         "id": f"{conversation_id}@{message_index}{polarity}",
         "conversation_id": conversation_id,
         "message_index": message_index,
@@ -55,9 +53,9 @@ def _signal(conversation_id: str, message_index: int, polarity: str, **fields: A
         "on_refusal": False,
         "method": "rules",
         "split": "train",
+        "owned": True,
         **fields,
     }
-    return conform(pl.DataFrame([row]), "feedback").with_columns(owned=pl.lit(owned))
 
 
 def reaction(message_index: int, kind: str, value: float = 1.0) -> dict[str, Any]:

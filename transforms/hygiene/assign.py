@@ -37,8 +37,8 @@ class SplitConfig:
 def keys(conversations: pl.DataFrame) -> pl.DataFrame:
     """What `assign` needs of each conversation, row for row: 64-bit hashes and counts, about 60 bytes.
 
-    `content` covers the source's id, messages, tool calls and reactions: a conversation that was logged again with
-    another reaction is other evidence. Two of a million contents collide with a chance of 3e-8.
+    `content` covers the source's id, messages, tool calls and reactions: a conversation that was logged again
+    with another reaction is other evidence. Two of a million contents collide with a chance of 3e-8.
     """
     source_key = pl.concat_str(["source", pl.col("source_id").fill_null("")], separator=_SEPARATOR)
     texts = conversations.select(
@@ -93,23 +93,24 @@ def _counts(conversations: pl.DataFrame) -> list[pl.Series]:
 
 
 def assign(keys: pl.DataFrame, config: SplitConfig) -> pl.DataFrame:
-    """For each row of `keys`: `keep`, `reason` (null where kept) and `split` (null where not), in the same order.
+    """For each row of `keys`, in order: `keep`, `reason` (null where kept) and `split` (null where not).
 
     Records, not conversations, are compared, and all conversations of a record share its fate.
 
-    - Equal id and content, or equal content where the source gives no id: one is kept, the rest are `duplicate`.
-      This holds across sources too, so that one file named twice is read once.
+    - Equal id and content, or equal content where the source gives no id: one is kept, the rest are
+      `duplicate`. This holds across sources too, so that one file named twice is read once.
     - Equal content under different ids is kept: two users who had the same exchange are two observations.
       `tilth.transforms.pairs.settle` makes one pair or label of them, or none when they disagree.
-    - Same id in one source with different content (a log that repeats a conversation as it grows): the longest is
-      kept, then the one with more reactions, then the smallest hash; the rest are `conflicting_duplicate`.
+    - Same id in one source with different content (a log that repeats a conversation as it grows): the
+      longest is kept, then the one with more reactions, then the smallest hash; the rest are
+      `conflicting_duplicate`.
 
-    Splits are drawn for groups of records that share a user, directly or through others, by a seeded hash of the
-    group's smallest key. A group larger than the whole share of a held-out split goes to `train` instead (crowd work
-    such as OASST ties nearly all records into one group).
+    Splits are drawn for groups of records that share a user, directly or through others, by a seeded hash of
+    the group's smallest key. A group larger than the whole share of a held-out split goes to `train` instead
+    (crowd work such as OASST ties nearly all records into one group).
 
-    The result does not depend on the order of records. Where two rows with the same `record_id` both open a record
-    (`record_rows` > 0), rows belong to the opening row before them.
+    The result does not depend on the order of records. Where two rows with the same `record_id` both open a
+    record (`record_rows` > 0), rows belong to the opening row before them.
     """
     rows = keys.with_columns(record_row=_record_numbers(keys))
     records = _dropped(_records(rows))

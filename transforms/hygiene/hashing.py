@@ -18,9 +18,10 @@ def text_hashes(texts: pl.Series) -> pl.Series:
 
 
 def mixed(values: pl.Series, seed: int) -> pl.Series:
-    """Each 64-bit value mixed with `seed` (SplitMix64, Steele et al. 2014): uniform, and unrelated between seeds.
+    """Each 64-bit value mixed with `seed`: uniform, and unrelated between seeds (SplitMix64, Steele et al. 2014).
 
-    >>> mixed(pl.Series([1, 2], dtype=pl.UInt64), 0).to_list() == mixed(pl.Series([1, 2], dtype=pl.UInt64), 1).to_list()
+    >>> values = pl.Series([1, 2], dtype=pl.UInt64)
+    >>> mixed(values, 0).to_list() == mixed(values, 1).to_list()
     False
     """
     start = np.uint64(((seed & _MASK) * 0xD1342543DE82EF95 + 0x9E3779B97F4A7C15) & _MASK)

@@ -26,14 +26,14 @@ DROPPED: Final = pl.Schema(
 
 
 class Ruled(NamedTuple):
-    """What a rule let through, as rows of its table, and what it set aside, as rows of `quarantine` without `id`."""
+    """Rows of a table that a rule let through, and what it set aside: rows of `quarantine` without `id`."""
 
     kept: pl.DataFrame
     dropped: pl.DataFrame
 
 
 def replies(turns: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
-    """Assistant replies with what leads to them; turns of another role, or beyond the conversation, are left out.
+    """Assistant replies with what leads to them; turns of another role or beyond the end are left out.
 
     Args:
         turns: columns `conversation_id` and `index` and any others, which are kept.
@@ -86,9 +86,9 @@ def rule_pairs(candidates: pl.DataFrame) -> Ruled:
     """Sorts candidates for pairs into rows of `pairs` and of `quarantine`.
 
     Args:
-        candidates: columns `prompt`, `chosen`, `rejected`, `chosen_score`, `rejected_score`, `calls_tools` (either
-            side), `source`, and of `pairs` what else is known; `reason` and `detail` are null where the strategy has
-            no objection. A fault that any pair may have comes before the strategy's own.
+        candidates: columns `prompt`, `chosen`, `rejected`, `chosen_score`, `rejected_score`, `calls_tools`
+            (either side), `source`, and of `pairs` what else is known; `reason` and `detail` are null where
+            the strategy has no objection. A fault that any pair may have comes before the strategy's own.
     """
     margin = pl.col("chosen_score") - pl.col("rejected_score")
     faults = [
@@ -149,7 +149,7 @@ def _ruled(marked: pl.DataFrame, table: str, keys: list[pl.Expr], payload: list[
 
 
 def quarantined(dropped: pl.DataFrame, stage: str, key: str, payload: list[str]) -> pl.DataFrame:
-    """Rows of `quarantine` without `id`, from frames with `reason`, `detail` and, where it is known, `source`."""
+    """Rows of `quarantine` without `id`, from rows with `reason`, `detail` and, if known, `source`."""
     source = pl.col("source") if "source" in dropped.columns else pl.lit(None, pl.String)
     rows = dropped.select(
         source=source,
@@ -160,4 +160,4 @@ def quarantined(dropped: pl.DataFrame, stage: str, key: str, payload: list[str])
         payload=pl.struct(payload).struct.json_encode().str.slice(0, _PAYLOAD_CHARS),
         source_rows=pl.lit(0, pl.Int32),
     )
-    return rows.cast(dict(DROPPED)).sort("key", "reason", "payload")
+    return rows.cast(DROPPED).sort("key", "reason", "payload")

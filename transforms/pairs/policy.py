@@ -19,15 +19,16 @@ class PairPolicy:
         min_positive: weakest satisfaction in words that accepts one.
         min_reaction: weakest thumb that accepts or rejects one.
         max_turns_between: most user turns between a rejected reply and the one that recovers it.
-        max_new_words: up to this many new content words in those turns are no new constraint, whatever their share.
-        max_new_share: above `max_new_words`, the largest share of new words among the content words of those turns.
-        correction_labels: complaints whose sentences correct facts; their words are not counted as new.
-        complaint_labels: complaints that judge the reply itself (UR2 and UR3 of arXiv 2407.10944); a request to do it
+        max_new_words: up to this many new content words in those turns are no new constraint, whatever their
+        share. max_new_share: above `max_new_words`, the largest share of new words among the content words of
+        those turns. correction_labels: complaints whose sentences correct facts; their words are not counted
+        as new. complaint_labels: complaints that judge the reply itself (UR2 and UR3 of arXiv 2407.10944); a
+        request to do it
             again or for more detail does not make a reply bad.
         satisfied_labels: satisfaction with the reply itself; jokes and personal details are not.
-        better_labels: labels that, besides `satisfied_labels`, say that a reply is better than the one before.
-        rank_pairs: which siblings of one ranking are compared: all, the best with the worst, or neighbours.
-        min_rank_gap: smallest difference of ranks that is a preference; a smaller one is a tie.
+        better_labels: labels that, besides `satisfied_labels`, say that a reply is better than the one
+        before. rank_pairs: which siblings of one ranking are compared: all, the best with the worst, or
+        neighbours. min_rank_gap: smallest difference of ranks that is a preference; a smaller one is a tie.
         min_score_gap: smallest difference of scores that is a preference; a difference of 0 is always a tie.
         min_net: thumbs up minus down (or down minus up) that a sibling needs to be preferred (or not).
     """
@@ -64,10 +65,9 @@ class PairPolicy:
 
     def __post_init__(self) -> None:
         if self.min_rank_gap <= 0 or self.min_score_gap < 0 or self.min_net < 1:
-            found = f"min_rank_gap={self.min_rank_gap}, min_score_gap={self.min_score_gap}, min_net={self.min_net}"
-            raise ConfigError(
-                "the margins of the pairing policy", found=found, wanted="more than 0, at least 0, 1"
-            )
+            gaps = f"min_rank_gap={self.min_rank_gap}, min_score_gap={self.min_score_gap}"
+            found, wanted = f"{gaps}, min_net={self.min_net}", "more than 0, at least 0, at least 1"
+            raise ConfigError("the margins of the pairing policy", found=found, wanted=wanted)
         if self.rank_pairs not in ("all", "best_worst", "adjacent"):
             wanted = "all, best_worst or adjacent"
             raise ConfigError("rank_pairs of the pairing policy", found=self.rank_pairs, wanted=wanted)

@@ -1,9 +1,9 @@
 """Pairs of a reply that drew dissatisfaction and the later reply to the same request that drew satisfaction.
 
-Source: the recoveries of WildFeedback (arXiv 2408.15549, section 3, without its rewriting by a model) and of Naturally
-Occurring Feedback (arXiv 2407.10944). Where we differ: a later reply is never preferred for being later (it is better
-only in 25 to 29 % of cases by arXiv 2507.23158), so it must have drawn satisfaction of its own, and what the user asked
-for in between must not be new.
+Source: the recoveries of WildFeedback (arXiv 2408.15549, section 3, without its rewriting by a model) and of
+Naturally Occurring Feedback (arXiv 2407.10944). Where we differ: a later reply is never preferred for being
+later (it is better only in 25 to 29 % of cases by arXiv 2507.23158), so it must have drawn satisfaction of
+its own, and what the user asked for in between must not be new.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ _TOOL_RESULTS = "tool results between the replies, which the prompt does not hol
 
 
 def recovery_pairs(conversations: pl.DataFrame, feedback: pl.DataFrame, policy: PairPolicy) -> Ruled:
-    """Pairs of origin `observed_recovery`: the first satisfying reply over the one that drew a complaint in words.
+    """Pairs of origin `observed_recovery`: the first satisfying reply over one that drew a complaint in words.
 
-    A candidate is a reply with a complaint (method `rules`, at least `min_negative`; a thumb alone says nothing about
-    what came next) and the first later reply of the same conversation with clear satisfaction, with no new request and
-    at most `max_turns_between` user turns between them. It is dropped as `correct_refusal` when the complaint is about
-    what looks like a correct refusal, as `contradictory` when anyone praised the former or blamed the latter anywhere
-    in the record, as `new_constraints` when the user asked for something new in between, and for what
-    `tilth.transforms.pairs.candidates.rule_pairs` finds. Scores are the strengths: satisfaction for the chosen reply,
-    minus the complaint for the rejected one. Several paths of one record that show the same two replies give one pair.
+    A candidate is a reply with a complaint (method `rules`, at least `min_negative`; a thumb alone says
+    nothing about what came next) and the first later reply of the same conversation with clear satisfaction,
+    with no new request and at most `max_turns_between` user turns between them. It is dropped as
+    `correct_refusal` when the complaint is about what looks like a correct refusal, as `contradictory` when
+    anyone praised the former or blamed the latter anywhere in the record, as `new_constraints` when the user
+    asked for something new in between, and for what `tilth.transforms.pairs.candidates.rule_pairs` finds.
+    Scores are the strengths: satisfaction for the chosen reply, minus the complaint for the rejected one.
+    Several paths of one record that show the same two replies give one pair.
 
     Args:
         conversations: rows of the table, every conversation of a record among them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-# A sentence ends at a line break, or at a mark that white space or the end of the text follows ("3.5" ends none).
+# A sentence ends at a line break, or at a mark before white space or the end of the text ("3.5" ends none).
 _WITHIN = r"(?:[^.!?\n]|[.!?]+[^\s.!?])"
 _LEAD = rf"({_WITHIN}*)$"
 _REST = rf"^({_WITHIN}*[.!?]*)"
@@ -12,7 +12,7 @@ _COMPLETE = r"[.!?\n]\s*$"
 
 
 def sentences(text: pl.Expr, start: pl.Expr, end: pl.Expr) -> pl.Expr:
-    """The part of `text` from the start of the sentence at `start` to the end of the one before `end` (characters).
+    """`text` from the start of the sentence at `start` to the end of the one before `end` (characters).
 
     A substring of `text`, without white space at its ends; at least the span itself.
     """

@@ -1,4 +1,4 @@
-"""What stays of all candidates: no duplicates, no contradictions, no prompt in two splits, in a seeded order."""
+"""What stays of all candidates: no duplicates, contradictions or prompts in two splits; a seeded order."""
 
 from __future__ import annotations
 
@@ -44,19 +44,22 @@ def settle(pairs: pl.DataFrame, unpaired: pl.DataFrame, rationales: pl.DataFrame
 
     In this order, for a prompt with its replies:
 
-    1. Contradictions: pairs of the same two replies in both directions, and labels of the same reply both ways, are all
-       dropped as `contradictory`, whoever said it and however strongly. Replies that differ at most in case and white
-       space are the same here.
-    2. Splits: rows with one prompt stay in the split that holds most of them (`train`, then `validation` at a tie); the
-       others are dropped as `split_leak`. They are not moved, because then a user would be in two splits.
+    1. Contradictions: pairs of the same two replies in both directions, and labels of the same reply both
+       ways, are all dropped as `contradictory`, whoever said it and however strongly. Replies that differ at
+       most in case and white space are the same here.
+    2. Splits: rows with one prompt stay in the split that holds most of them (`train`, then `validation` at a
+       tie); the others are dropped as `split_leak`. They are not moved, because then a user would be in two
+       splits.
     3. Duplicates: of one pair, the evidence of the strongest origin stays (`human_rank`, `reaction`,
-       `observed_recovery`), then the smallest conversation id; of one label, the largest weight. The others are dropped
-       as `duplicate`, except that rows equal in everything are one observation seen twice, and merge without a trace.
+       `observed_recovery`), then the smallest conversation id; of one label, the largest weight. The others
+       are dropped as `duplicate`, except that rows equal in everything are one observation seen twice, and
+       merge without a trace.
 
     Cycles of three or more pairs (a > b > c > a) are left: rankings by several people hold them.
 
-    Rationales follow their pair: they stay with it, or are dropped for its reason. Pairs and rationales come in a
-    shuffled order, unpaired rows as `tilth.transforms.pairs.spread.spread` says; both are functions of ids and `seed`.
+    Rationales follow their pair: they stay with it, or are dropped for its reason. Pairs and rationales come
+    in a shuffled order, unpaired rows as `tilth.transforms.pairs.spread.spread` says; both are functions of
+    ids and `seed`.
     """
     pairs_in, unpaired_in = _contradictions(_merged(pairs), unpaired.unique(maintain_order=True))
     homes = _homes(pairs_in, unpaired_in)

@@ -17,14 +17,15 @@ _GROUP: Final = ["record_id", "index", "sibling_key"]
 def sibling_pairs(conversations: pl.DataFrame, policy: PairPolicy) -> Ruled:
     """Pairs of origins `human_rank` and `reaction` from replies under one prefix of one record.
 
-    `human_rank`: the reply with the lower rank or, where a reply has no rank, the higher score. Ranks are compared
-    with ranks and scores with scores only. A rank r is stored as the score -r. A gap under `min_rank_gap` (or not over
-    `min_score_gap`) is dropped as `tie`. `reaction`: a reply with at least `min_net` more thumbs up than down over one
-    with at least as many more down than up; the scores are the differences. A reply without the reaction in question,
-    or with several ranks or scores, is in no pair.
+    `human_rank`: the reply with the lower rank or, where a reply has no rank, the higher score. Ranks are
+    compared with ranks and scores with scores only. A rank r is stored as the score -r. A gap under
+    `min_rank_gap` (or not over `min_score_gap`) is dropped as `tie`. `reaction`: a reply with at least
+    `min_net` more thumbs up than down over one with at least as many more down than up; the scores are the
+    differences. A reply without the reaction in question, or with several ranks or scores, is in no pair.
 
-    Siblings are rows that own the reply (`owned_from`), so a set of siblings that many paths share is compared once.
-    Equal prefixes under different messages of the source are different sets: their ranks are not comparable.
+    Siblings are rows that own the reply (`owned_from`), so a set of siblings that many paths share is
+    compared once. Equal prefixes under different messages of the source are different sets: their ranks are
+    not comparable.
 
     Args:
         conversations: rows of the table, every conversation of a record among them.
@@ -60,7 +61,7 @@ def _only(values: pl.Expr) -> pl.Expr:
 
 
 def _siblings(measured: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
-    """Measured replies with their texts, numbered (`place`) in an order that does not depend on that of rows."""
+    """Measured replies with their texts, numbered (`place`) in an order that is not that of rows."""
     rows = replies(measured, conversations)
     ids = conversations.unique("id", keep="first").select("message_ids", conversation_id="id")
     parents = rows.join(ids, on="conversation_id", how="left", maintain_order="left").select(

@@ -10,11 +10,11 @@ from tilth.transforms.hygiene import id_hashes, mixed
 def spread(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     """`rows` (`id`, `prompt_id`, …) shuffled by a function of ids and `seed`, rows of one prompt far apart.
 
-    KTO estimates its KL term by pairing each prompt with the completion of its neighbour (TRL `kto_trainer.py`), so
-    neighbours with one prompt poison it. With k rows of the most frequent prompt among n, the order is k blocks with at
-    most one row of any prompt in each, and all blocks list prompts in one order: rows of one prompt are at least
-    n // k - 1 places apart, and never neighbours where that can be avoided. Where all prompts differ it is a plain
-    shuffle.
+    KTO estimates its KL term by pairing each prompt with the completion of its neighbour (TRL
+    `kto_trainer.py`), so neighbours with one prompt poison it. With k rows of the most frequent prompt among
+    n, the order is k blocks with at most one row of any prompt in each, and all blocks list prompts in one
+    order: rows of one prompt are at least n // k - 1 places apart, and never neighbours where that can be
+    avoided. Where all prompts differ it is a plain shuffle.
     """
     if rows.is_empty():
         return rows

@@ -9,10 +9,10 @@ from tilth.schemas.ids import messages_key
 
 
 def reply_keys(turns: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
-    """`turns` (`conversation_id`, `index`, …) with `reply_key`: equal for one reply on several paths of a record.
+    """`turns` (`conversation_id`, `index`, …) with `reply_key`, equal for one reply on several paths.
 
-    A reply is the same when its record, its text and all that led to it are. Turns of unknown conversations are left
-    out.
+    A reply is the same when its record, its text and all that led to it are. Turns of unknown conversations
+    are left out.
     """
     logged = conversations.unique("id", keep="first").select(
         "record_id", "messages", conversation_id="id", shared=pl.col("id").n_unique().over("record_id") > 1
@@ -32,7 +32,7 @@ def reply_keys(turns: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame
 
 
 def opinions(feedback: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
-    """`feedback` about replies, with `index` (its target), `reply_key`, and whether the reply is `praised` or `blamed`.
+    """`feedback` about replies, with `index` (its target), `reply_key`, and whether it is `praised` or `blamed`.
 
     `praised` and `blamed` count every signal of that polarity, however weak and by whatever method.
     """

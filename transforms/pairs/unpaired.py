@@ -14,10 +14,10 @@ def unpaired_labels(conversations: pl.DataFrame, feedback: pl.DataFrame, policy:
     """One label per reply with clear feedback; `weight` is the strength of the clearest signal.
 
     True needs clear satisfaction in words or a thumb up; false a complaint that judges the reply
-    (`policy.complaint_labels`: UR2 and UR3 only, as Naturally Occurring Feedback, arXiv 2407.10944, trains KTO) or a
-    thumb down. Dropped: `contradictory` when there is any signal of the other polarity about the reply, however weak,
-    on any path of its record; `correct_refusal` when what looks like a correct refusal is blamed. A reply that several
-    paths share is labelled once, in the conversation that owns it.
+    (`policy.complaint_labels`: UR2 and UR3 only, as Naturally Occurring Feedback, arXiv 2407.10944, trains
+    KTO) or a thumb down. Dropped: `contradictory` when there is any signal of the other polarity about the
+    reply, however weak, on any path of its record; `correct_refusal` when what looks like a correct refusal
+    is blamed. A reply that several paths share is labelled once, in the conversation that owns it.
 
     Args:
         conversations: rows of the table, every conversation of a record among them.

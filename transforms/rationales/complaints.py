@@ -15,12 +15,13 @@ _PAIR_KEY: Final = ["record_id", "prompt_id", "reply"]
 
 
 def user_complaints(pairs: pl.DataFrame, feedback: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
-    """Rows of `rationales`, kind `user_complaint`: one per pair and user turn that complains about its rejected reply.
+    """Rows of `rationales`, kind `user_complaint`: one per pair and user turn that faults its rejected reply.
 
-    `text` is verbatim: the whole turn up to 280 characters, of a longer one the sentences from the first to the last
-    piece of evidence. `evidence` quotes the pieces themselves, side `rejected`. A complaint belongs to a pair when it
-    was made in the record of the pair about a reply with the same text to the same prompt; complaints about what looks
-    like a correct refusal are left out. Thumbs have no words and give no rationale.
+    `text` is verbatim: the whole turn up to 280 characters, of a longer one the sentences from the first to
+    the last piece of evidence. `evidence` quotes the pieces themselves, side `rejected`. A complaint belongs
+    to a pair when it was made in the record of the pair about a reply with the same text to the same prompt;
+    complaints about what looks like a correct refusal are left out. Thumbs have no words and give no
+    rationale.
 
     Args:
         pairs: rows of the table, from this part of the conversations.
