@@ -1,2 +1,20 @@
+"""Versions of tables: audit, commit, resolve, query. PyIceberg, DuckDB and GX are loaded when first used."""
+
 if __name__ != "tilth.catalog":
     raise ImportError(f"import this package as 'tilth.catalog', not as {__name__!r}")
+
+from tilth.catalog.audit import AuditReport, Check, audit, audit_version
+from tilth.catalog.query import query
+from tilth.catalog.store import Catalog, Release, Version, open_catalog
+
+__all__ = [
+    "AuditReport",
+    "Catalog",
+    "Check",
+    "Release",
+    "Version",
+    "audit",
+    "audit_version",
+    "open_catalog",
+    "query",
+]

@@ -1,0 +1,190 @@
+"""The data quality audit: measures parts with polars, judges the metrics with Great Expectations, holds no
+user text.
+
+Only counts and numbers reach Great Expectations (its results would copy offending values): one row of metrics
+a run, in which every metric of every table is a column. Parts are read one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from tilth.catalog.judge import judge
+from tilth.catalog.parts import inspect, scan
+from tilth.schemas import ChecksFailed, empty
+from tilth.schemas.across import ACROSS, evidence_against
+from tilth.schemas.contracts import measure, merge
+from tilth.schemas.expectations import load_suite
+
+if TYPE_CHECKING:
+    from tilth.catalog.store import Catalog
+
+Row = Mapping[str, float | int | None]
+
+# Signals whose evidence is looked up in the conversations; all of them up to this number, then those of the
+# conversations with the smallest ids, which are hashes.
+COMPARED_SIGNALS: Final = 100_000
+_COMPARED_COLUMNS: Final = ("conversation_id", "message_index", "target_index", "method", "evidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One expectation and what was observed; `success` is null when there was nothing to observe."""
+
+    table: str
+    column: str  # the metric
+    expectation: str  # the type of Great Expectations
+    wanted: str
+    observed: float | int | None
+    severity: str
+    success: bool | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit saw: counts, numbers and verdicts. Holds no text of a row."""
+
+    metrics: Mapping[str, Row]  # table -> metric -> value
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """Every check that failed, of any severity."""
+        return tuple(check for check in self.checks if check.success is False)
+
+    @property
+    def failed_critical(self) -> tuple[Check, ...]:
+        """The failures that block a commit."""
+        return tuple(check for check in self.failed if check.severity == "critical")
+
+    def refuse(self) -> None:
+        """Raises `ChecksFailed`, naming the first failures, when a critical check failed."""
+        if failed := self.failed_critical:
+            named = "; ".join(f"{c.table}: {c.column} is {c.observed}, wanted {c.wanted}" for c in failed[:5])
+            what = f"{len(failed)} critical data quality checks failed; nothing was committed"
+            raise ChecksFailed(what, found=named, wanted="no critical failure", do="look at the staged files")
+
+    def summary(self, table: str) -> dict[str, Any]:
+        """Counts of one table's checks and the names of what failed, for a snapshot's properties."""
+        checks = [check for check in self.checks if check.table == table]
+        failed = [check for check in checks if check.success is False]
+        return {
+            "checks": len(checks),
+            "passed": sum(check.success is True for check in checks),
+            "skipped": sum(check.success is None for check in checks),
+            "failed": {
+                severity: [c.column for c in failed if c.severity == severity] for severity in _SEVERITIES
+            },
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per check, failures first, for tables on a screen."""
+        order = {False: 0, None: 1, True: 2}
+        ranked = sorted(
+            self.checks, key=lambda check: (order[check.success], _SEVERITIES.index(check.severity))
+        )
+        return [asdict(check) for check in ranked]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values; `failed_critical` lists the failures that block."""
+        return {
+            "metrics": {table: dict(row) for table, row in self.metrics.items()},
+            "checks": [asdict(check) for check in self.checks],
+            "failed_critical": [asdict(check) for check in self.failed_critical],
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> AuditReport:
+        """The inverse of `to_dict`."""
+        return cls(raw["metrics"], tuple(Check(**check) for check in raw["checks"]))
+
+    def to_json(self) -> str:
+        """The report as a JSON text."""
+        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
+
+
+_SEVERITIES: Final = ("critical", "warning", "info")
+
+
+def audit(files: Mapping[str, Sequence[str]], tables: Sequence[str] | None = None) -> AuditReport:
+    """Audits staged or committed parts.
+
+    Args:
+        files: table -> URIs of its parts. A table without parts is audited as empty; one that is not named is
+        not
+            at hand, and checks of others that need it are skipped and say so.
+        tables: the tables to judge; the rest only serve for comparison. Default: all that are named.
+
+    Raises `TilthError` naming file and column when a part does not fit its table.
+    """
+    judged = tuple(tables or files)
+    for table, uris in files.items():
+        for uri in uris:
+            inspect(table, uri)
+    frames = {table: scan(table, uris) for table, uris in files.items()}
+    metrics = _measured(files, judged)
+    for table in judged:
+        metrics[table] |= _across(table, frames)
+    return AuditReport(metrics, tuple(_checks(metrics)))
+
+
+def audit_version(catalog: Catalog, name: str) -> AuditReport:
+    """Audits a committed dataset again, with the other tables of its release at hand.
+
+    Raises `NotFound` for an unknown dataset or version.
+    """
+    version = catalog.resolve(name)
+    files = {sibling.table: sibling.files for sibling in catalog.release(version)}
+    return audit(files, tables=(version.table,))
+
+
+def _measured(
+    files: Mapping[str, Sequence[str]], judged: Sequence[str]
+) -> dict[str, dict[str, float | int | None]]:
+    """The metrics of parts, one part in memory at a time; feedback is compared as conversations pass."""
+    compares = "feedback" in judged and {"feedback", "conversations"} <= files.keys()
+    signals = _signals(files["feedback"]) if compares else empty("feedback").select(_COMPARED_COLUMNS)
+    metrics = {table: [measure(table, empty(table))] for table in judged}
+    compared = Counter(evidence_against(empty("conversations"), signals))
+    for table in [*judged, *(["conversations"] if compares and "conversations" not in judged else [])]:
+        for uri in files[table]:
+            part = scan(table, [uri]).collect()
+            if table in judged:
+                metrics[table].append(measure(table, part))
+            if table == "conversations" and compares:
+                compared.update(evidence_against(part, signals))
+    rows = {table: merge(parts).row() for table, parts in metrics.items()}
+    return {**rows, "feedback": rows["feedback"] | compared} if compares else rows
+
+
+def _signals(uris: Sequence[str]) -> pl.DataFrame:
+    """The signals to compare: all, or about `COMPARED_SIGNALS` of the smallest conversation ids."""
+    rows = scan("feedback", uris)
+    count = rows.select(pl.len()).collect().item()
+    wanted = rows.select(_COMPARED_COLUMNS)
+    if count > COMPARED_SIGNALS:
+        bound = int(COMPARED_SIGNALS / count * 16**8)
+        wanted = wanted.filter(pl.col("conversation_id") < f"{bound:08x}")
+    return wanted.collect(engine="streaming")
+
+
+def _across(table: str, frames: Mapping[str, pl.LazyFrame]) -> dict[str, int]:
+    at_hand = [check for check in ACROSS[table] if frames.keys() >= set(check.needs)]
+    return {check.metric: check.count(table, frames) for check in at_hand}
+
+
+def _checks(metrics: Mapping[str, Row]) -> Iterator[Check]:
+    claims = [(table, claim) for table in metrics for claim in load_suite(table).expectations]
+    verdicts = judge([(claim, metrics[table].get(claim.metric)) for table, claim in claims])
+    for (table, claim), success in zip(claims, verdicts, strict=True):
+        observed = metrics[table].get(claim.metric)
+        yield Check(
+            table, claim.metric, claim.type, claim.wanted, observed, claim.severity, success, claim.why
+        )

@@ -1,0 +1,179 @@
+"""Contracts that need all rows of a table, or of several: unique ids, one split a person, references that
+resolve.
+
+Single columns are streamed. Ids are compared by their 64-bit hashes and what collides is looked at again in
+full, so that counts are exact while a billion rows need 8 bytes each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from tilth.schemas.contracts import CONTRACTS
+from tilth.schemas.tables import empty
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """Counts rows beyond the first with one value of `column`."""
+
+    metric: str
+    column: str
+    needs: tuple[str, ...] = ()
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many rows repeat a value."""
+        hashes = frames[table].select(pl.col(self.column).hash()).collect(engine="streaming").to_series()
+        if hashes.n_unique() == hashes.len():
+            return 0
+        again = hashes.filter(hashes.is_duplicated()).unique().implode()
+        suspects = frames[table].select(self.column).filter(pl.col(self.column).hash().is_in(again))
+        return _number_of(suspects, pl.len() - pl.col(self.column).n_unique())
+
+
+@dataclass(frozen=True, slots=True)
+class OneSplit:
+    """Counts values of `column` that stand in more than one split; null belongs to nobody."""
+
+    metric: str
+    column: str
+    needs: tuple[str, ...] = ()
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many values are spread."""
+        placed = frames[table].select(self.column, "split").drop_nulls(self.column).unique()
+        return _number_of(placed, pl.len() - pl.col(self.column).n_unique())
+
+
+@dataclass(frozen=True, slots=True)
+class Resolves:
+    """Counts values of `column` (a string, or a list of strings) that are no id in table `target`."""
+
+    metric: str
+    column: str
+    target: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The other tables that must be at hand."""
+        return (self.target,)
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many references lead nowhere."""
+        references = frames[table].select(pl.col(self.column))
+        if isinstance(references.collect_schema()[self.column], pl.List):
+            references = references.explode(self.column, empty_as_null=False)
+        known = frames[self.target].select("id")
+        lost = references.join(known, left_on=self.column, right_on="id", how="anti")
+        return _number_of(lost, pl.len())
+
+
+@dataclass(frozen=True, slots=True)
+class SameSplit:
+    """Counts rows whose split is not that of their conversation."""
+
+    metric: str
+    needs: tuple[str, ...] = ("conversations",)
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many rows stand elsewhere than the conversation they come from."""
+        source = frames["conversations"].select("id", source_split="split")
+        rows = frames[table].select("conversation_id", "split")
+        joined = rows.join(source, left_on="conversation_id", right_on="id", how="inner")
+        return _number_of(joined, pl.col("split").ne_missing(pl.col("source_split")).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Counts neighbouring rows with one value of `column`: trainers of unpaired labels pair neighbours up."""
+
+    metric: str
+    column: str
+    needs: tuple[str, ...] = ()
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many rows share the value with the row before them."""
+        return _number_of(frames[table], (pl.col(self.column) == pl.col(self.column).shift(1)).sum())
+
+
+Across = Unique | OneSplit | Resolves | SameSplit | Apart
+
+
+def _number_of(frame: pl.LazyFrame, count: pl.Expr) -> int:
+    return int(frame.select(count).collect(engine="streaming").item() or 0)
+
+
+_UNIQUE: Final = Unique("duplicate_ids", "id")
+_FROM_CONVERSATIONS: Final = (
+    Resolves("conversation_ids_unresolved", "conversation_id", "conversations"),
+    SameSplit("split_is_not_the_conversations"),
+)
+_FROM_FEEDBACK: Final = Resolves("feedback_ids_unresolved", "feedback_ids", "feedback")
+
+ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
+    "conversations": (
+        _UNIQUE,
+        OneSplit("users_in_two_splits", "user_key"),
+        OneSplit("records_in_two_splits", "record_id"),
+    ),
+    "feedback": (_UNIQUE, *_FROM_CONVERSATIONS),
+    "pairs": (_UNIQUE, OneSplit("prompts_in_two_splits", "prompt_id"), *_FROM_CONVERSATIONS, _FROM_FEEDBACK),
+    "unpaired": (
+        _UNIQUE,
+        OneSplit("prompts_in_two_splits", "prompt_id"),
+        Apart("prompts_side_by_side", "prompt_id"),
+        *_FROM_CONVERSATIONS,
+        _FROM_FEEDBACK,
+    ),
+    "rationales": (
+        _UNIQUE,
+        Resolves("pair_ids_unresolved", "pair_id", "pairs"),
+        *_FROM_CONVERSATIONS,
+        _FROM_FEEDBACK,
+    ),
+    "quarantine": (_UNIQUE,),
+}
+
+
+COMPARED: Final = ("evidence_compared", "target_not_assistant", "not_said_by_user", "evidence_not_in_message")
+
+
+def evidence_against(conversations: pl.DataFrame, feedback: pl.DataFrame) -> dict[str, int]:
+    """Compares feedback with the turns it names, for the conversations at hand.
+
+    Returns how many rows of `feedback` (columns `conversation_id`, `message_index`, `target_index`, `method`,
+    `evidence`) were `evidence_compared`; of these, how many are about a turn that is not the assistant's
+    (`target_not_assistant`), are said in a turn that is not the user's (`not_said_by_user`, reactions apart),
+    or quote what does not stand at its offsets in the message (`evidence_not_in_message`). Adds up over
+    parts.
+    """
+    roles = pl.col("messages").list.eval(pl.element().struct.field("role"))
+    sides = feedback.join(conversations.select("id", "messages"), left_on="conversation_id", right_on="id")
+    said = pl.col("messages").list.get(pl.col("message_index"), null_on_oob=True)
+    rows = sides.select(
+        "evidence",
+        content=said.struct.field("content"),
+        target=roles.list.get(pl.col("target_index"), null_on_oob=True).ne_missing("assistant"),
+        said=said.struct.field("role").ne_missing("user") & (pl.col("method") != "reaction"),
+    ).with_row_index("row")
+    quotes = rows.select("row", "content", "evidence").filter(pl.col("evidence").list.len() > 0)
+    quotes = quotes.explode("evidence").unnest("evidence")
+    stands = pl.col("content").str.slice(pl.col("start"), pl.col("end") - pl.col("start")) == pl.col("text")
+    return {
+        "evidence_compared": rows.height,
+        "target_not_assistant": int(rows.get_column("target").sum()),
+        "not_said_by_user": int(rows.get_column("said").fill_null(True).sum()),
+        "evidence_not_in_message": quotes.filter(~stands.fill_null(False)).get_column("row").n_unique(),
+    }
+
+
+def metric_names(table: str) -> frozenset[str]:
+    """Every metric that an expectation on `table` may name."""
+    contract = CONTRACTS[table]
+    empty_rows = contract.measure(empty(table)).row()
+    across = {check.metric for check in ACROSS[table]}
+    return frozenset({*empty_rows, *across, *(COMPARED if table == "feedback" else ())})

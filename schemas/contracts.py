@@ -1,0 +1,441 @@
+"""Row contracts: what must hold in a table, as polars expressions that yield flags and numbers, never text.
+
+A contract turns each row into a slim row (`Contract.project`) of booleans and numbers, and a part of a table
+into `Metrics` that add up: measuring parts and merging is exactly measuring the whole, so sums are of
+integers only and of other numbers only the extremes are kept. What needs all rows at once is in
+`tilth.schemas.across`. Which counts are allowed is not decided here but in `tilth.schemas.expectations`.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import polars as pl
+
+from tilth.schemas.errors import Reason
+
+ROLES: Final = ("system", "user", "assistant", "tool")
+SPLITS: Final = ("train", "validation", "test")
+POLARITIES: Final = ("positive", "negative")
+# The items of WildFeedback (arXiv 2408.15549, section 3), and reactions.
+POSITIVE_LABELS: Final = (
+    "gratitude",
+    "learning",
+    "compliance",
+    "praise",
+    "personal_details",
+    "humor",
+    "acknowledgement",
+    "positive_closure",
+    "getting_there",
+    "thumbs_up",
+)
+NEGATIVE_LABELS: Final = (
+    "negative_feedback",
+    "revision",
+    "factual_error",
+    "unrealistic_expectation",
+    "no_engagement",
+    "ignored",
+    "lower_quality",
+    "insufficient_detail",
+    "style",
+    "thumbs_down",
+)
+DIALOGUE_STATES: Final = ("closing", "refinement", "new_request", "feedback", "continuation")
+METHODS: Final = ("rules", "observed", "reaction", "model")
+ORIGINS: Final = ("observed_recovery", "human_rank", "reaction")
+RATIONALE_KINDS: Final = ("user_complaint",)
+PAYLOAD_BYTES: Final = 65_536
+DETAIL_CHARS: Final = 500
+
+_ID: Final = r"^[0-9a-f]{32}$"
+_ROLE: Final = pl.element().struct.field("role")
+_CONTENT: Final = pl.element().struct.field("content")
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counts over some rows of one table. `merge` is associative and commutative, and exact."""
+
+    rows: int
+    counts: Mapping[str, int]  # flag -> rows where it is true
+    totals: Mapping[str, int]  # integer number -> its sum
+    lows: Mapping[str, float | None]  # number -> smallest; null without rows
+    highs: Mapping[str, float | None]
+
+    def merge(self, other: Metrics) -> Metrics:
+        """The metrics of both sets of rows together."""
+        return Metrics(
+            self.rows + other.rows,
+            {name: count + other.counts[name] for name, count in self.counts.items()},
+            {name: total + other.totals[name] for name, total in self.totals.items()},
+            {name: _extreme(min, low, other.lows[name]) for name, low in self.lows.items()},
+            {name: _extreme(max, high, other.highs[name]) for name, high in self.highs.items()},
+        )
+
+    def row(self) -> dict[str, float | int | None]:
+        """One flat row: `rows`, `<flag>`, `<flag>_share`, `<number>_min`, `_max`, of integers `_mean`."""
+        row: dict[str, float | int | None] = {"rows": self.rows, **self.counts}
+        row |= {f"{name}_share": _ratio(count, self.rows) for name, count in self.counts.items()}
+        row |= {f"{name}_min": low for name, low in self.lows.items()}
+        row |= {f"{name}_max": high for name, high in self.highs.items()}
+        return row | {f"{name}_mean": _ratio(total, self.rows) for name, total in self.totals.items()}
+
+
+def _extreme(pick: Callable[..., float], one: float | None, other: float | None) -> float | None:
+    return pick((value for value in (one, other) if value is not None), default=None)
+
+
+def _ratio(count: int, rows: int) -> float | None:
+    return count / rows if rows else None
+
+
+def _as_it_is(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What is looked at in each row of one table.
+
+    Args:
+        defects: flags that should be false; where an expression yields null, the row counts as bad.
+        facts: flags that are worth counting and are no defect by themselves; null counts as false.
+        numbers: measures of a row.
+        prepare: adds columns that the expressions need and cannot derive themselves.
+    """
+
+    defects: Mapping[str, pl.Expr]
+    facts: Mapping[str, pl.Expr] = field(default_factory=dict)
+    numbers: Mapping[str, pl.Expr] = field(default_factory=dict)
+    prepare: Callable[[pl.DataFrame], pl.DataFrame] = _as_it_is
+
+    def project(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The slim rows, in order: one boolean or number a column, no text."""
+        return self.prepare(frame).select(
+            *(flag.fill_null(True).alias(name) for name, flag in self.defects.items()),
+            *(flag.fill_null(False).alias(name) for name, flag in self.facts.items()),
+            *(number.alias(name) for name, number in self.numbers.items()),
+        )
+
+    def measure(self, frame: pl.DataFrame) -> Metrics:
+        """The metrics of these rows."""
+        slim = self.project(frame)
+        flags = [*self.defects, *self.facts]
+        whole = [name for name in self.numbers if slim.schema[name].is_integer()]
+        numbers = {name: _finite(slim, name) for name in self.numbers}
+        return Metrics(
+            slim.height,
+            {name: int(slim.get_column(name).sum()) for name in flags},
+            {name: int(slim.get_column(name).sum()) for name in whole},
+            {name: _number(values.min()) for name, values in numbers.items()},
+            {name: _number(values.max()) for name, values in numbers.items()},
+        )
+
+
+def _finite(slim: pl.DataFrame, name: str) -> pl.Series:
+    values = slim.get_column(name).drop_nulls()
+    return values if values.dtype.is_integer() else values.filter(values.is_finite())
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None
+
+
+def measure(table: str, frame: pl.DataFrame) -> Metrics:
+    """The metrics of one part of `table`."""
+    return CONTRACTS[table].measure(frame)
+
+
+def merge(metrics: Iterable[Metrics]) -> Metrics:
+    """The metrics of all parts together. Raises `TypeError` without any part."""
+    return functools.reduce(Metrics.merge, metrics)
+
+
+# Expressions that several contracts share. All of them yield true for a row that is bad.
+
+
+def _malformed(column: str) -> pl.Expr:
+    return ~pl.col(column).str.contains(_ID)
+
+
+def _unknown(column: str, known: Sequence[str]) -> pl.Expr:
+    return ~pl.col(column).is_in(known)
+
+
+def _blank(column: str) -> pl.Expr:
+    return pl.col(column).str.strip_chars() == ""
+
+
+def _outside(column: str, high: float) -> pl.Expr:
+    """Not in (0, high]; NaN is outside."""
+    return ~((pl.col(column) > 0) & (pl.col(column) <= high) & pl.col(column).is_not_nan())
+
+
+def _none(column: str) -> pl.Expr:
+    return pl.col(column).list.len() == 0
+
+
+def _some(column: str, bad: pl.Expr) -> pl.Expr:
+    """Whether `bad` holds, or is unknown, for some element."""
+    return pl.col(column).list.eval(bad.fill_null(True)).list.any()
+
+
+def _any(flags: Iterable[pl.Expr]) -> pl.Expr:
+    return functools.reduce(operator.or_, flags)
+
+
+def _messages(*columns: str) -> dict[str, pl.Expr]:
+    return {
+        "bad_role": _any(_some(column, ~_ROLE.is_in(ROLES)) for column in columns),
+        "null_content": _any(_some(column, _CONTENT.is_null()) for column in columns),
+        "nul_character": _any(
+            _some(column, _CONTENT.fill_null("").str.contains("\0", literal=True)) for column in columns
+        ),
+    }
+
+
+def _speechless(column: str) -> pl.Expr:
+    """No turns, or nothing but white space in all of them."""
+    return ~pl.col(column).list.eval(_CONTENT.str.strip_chars() != "").list.any()
+
+
+def _reply(column: str) -> pl.Expr:
+    """A reply that holds turns of others, or does not end with the assistant's."""
+    foreign = _some(column, ~_ROLE.is_in(("assistant", "tool")))
+    return foreign | (pl.col(column).list.last().struct.field("role") != "assistant")
+
+
+def _prompt() -> dict[str, pl.Expr]:
+    last = pl.col("prompt").list.last().struct.field("role")
+    return {
+        "prompt_id_malformed": _malformed("prompt_id"),
+        "prompt_empty": _speechless("prompt"),
+        "prompt_last_role_not_user": last.ne_missing("user"),
+    }
+
+
+def _chars(column: str) -> pl.Expr:
+    return pl.col(column).list.eval(_CONTENT.str.len_chars()).list.sum().cast(pl.Int64)
+
+
+def _turns(column: str) -> pl.Expr:
+    return pl.col(column).list.len().cast(pl.Int64)
+
+
+def _folded(column: str) -> pl.Expr:
+    """All text of the messages without case and white space."""
+    return (
+        pl.col(column)
+        .list.eval(_CONTENT.fill_null(""))
+        .list.join("")
+        .str.to_lowercase()
+        .str.replace_all(r"\s+", "")
+    )
+
+
+def _row_defects() -> dict[str, pl.Expr]:
+    return {"id_malformed": _malformed("id"), "split_unknown": _unknown("split", SPLITS)}
+
+
+def _conversations() -> Contract:
+    messages = pl.col("messages")
+    initials = messages.list.eval(_ROLE.str.slice(0, 1)).list.join("", ignore_nulls=True)
+    last_reaction = pl.col("reactions").list.eval(pl.element().struct.field("message_index")).list
+    given = pl.col("message_ids").is_not_null()
+    return Contract(
+        defects={
+            **_row_defects(),
+            **_messages("messages"),
+            "source_null": pl.col("source").is_null(),
+            "record_id_null": pl.col("record_id").is_null(),
+            "messages_empty": _speechless("messages"),
+            "no_assistant_turn": ~messages.list.eval(_ROLE == "assistant").list.any(),
+            "no_user_turn": ~messages.list.eval(_ROLE == "user").list.any(),
+            "user_speaks_twice": initials.str.contains("uu", literal=True),
+            "record_rows_negative": pl.col("record_rows") < 0,
+            "owned_from_outside": ~pl.col("owned_from").is_between(0, messages.list.len(), closed="left"),
+            "reaction_outside": (
+                (last_reaction.max() >= messages.list.len()) | (last_reaction.min() < 0)
+            ).fill_null(False),
+            "message_ids_differ": given & (pl.col("message_ids").list.len() != messages.list.len()),
+        },
+        facts={
+            "user_known": pl.col("user_key").is_not_null(),
+            "with_reactions": pl.col("reactions").list.len() > 0,
+            "held_out": pl.col("split") != "train",
+        },
+        numbers={"turns": _turns("messages"), "chars": _chars("messages")},
+    )
+
+
+def _feedback() -> Contract:
+    labels, target, said = pl.col("labels"), pl.col("target_index"), pl.col("message_index")
+    reaction = pl.col("method") == "reaction"
+    quote = pl.element().struct
+    resolves = (
+        (quote.field("start") >= 0)
+        & (quote.field("end") - quote.field("start") == quote.field("text").str.len_chars())
+        & (quote.field("text") != "")
+    )
+    agreeing = (
+        pl.when(pl.col("polarity") == "positive")
+        .then(labels.list.eval(~pl.element().is_in(POSITIVE_LABELS)).list.any())
+        .otherwise(labels.list.eval(~pl.element().is_in(NEGATIVE_LABELS)).list.any())
+    )
+    return Contract(
+        defects={
+            **_row_defects(),
+            "conversation_id_malformed": _malformed("conversation_id"),
+            "polarity_unknown": _unknown("polarity", POLARITIES),
+            "labels_empty": _none("labels"),
+            "label_unknown": _some("labels", ~pl.element().is_in((*POSITIVE_LABELS, *NEGATIVE_LABELS))),
+            "label_against_polarity": agreeing,
+            "strength_outside": _outside("strength", 1),
+            "target_negative": target < 0,
+            "target_after_message": (target > said) | (~reaction & (target == said)),
+            "evidence_missing": ~reaction & (pl.col("evidence").list.len().fill_null(0) == 0),
+            "evidence_does_not_resolve": (
+                pl.col("evidence").is_not_null() & _some("evidence", ~resolves).fill_null(False)
+            ),
+            "dialogue_state_unknown": ~reaction & _unknown("dialogue_state", DIALOGUE_STATES),
+            "on_refusal_null": pl.col("on_refusal").is_null(),
+            "method_unknown": _unknown("method", METHODS),
+            "method_version_null": pl.col("method_version").is_null(),
+        },
+        facts={
+            "positive": pl.col("polarity") == "positive",
+            "on_refusal": pl.col("on_refusal"),
+            "by_reaction": reaction,
+        },
+        numbers={
+            "strength": pl.col("strength"),
+            "evidence_spans": pl.col("evidence").list.len().fill_null(0).cast(pl.Int64),
+        },
+    )
+
+
+def _pairs() -> Contract:
+    chosen, rejected = pl.col("chosen"), pl.col("rejected")
+    difference = (pl.col("chosen_score") - pl.col("rejected_score") - pl.col("margin")).abs()
+    return Contract(
+        defects={
+            **_row_defects(),
+            **_prompt(),
+            **_messages("prompt", "chosen", "rejected"),
+            "chosen_empty": _speechless("chosen"),
+            "rejected_empty": _speechless("rejected"),
+            "chosen_not_a_reply": _reply("chosen"),
+            "rejected_not_a_reply": _reply("rejected"),
+            "chosen_equals_rejected": chosen.eq_missing(rejected),
+            "near_equal": _folded("chosen") == _folded("rejected"),
+            "margin_not_positive": ~((pl.col("margin") > 0) & pl.col("margin").is_finite()),
+            "margin_is_not_the_difference": (difference > 1e-9).fill_null(False),
+            "origin_unknown": _unknown("origin", ORIGINS),
+            "method_unknown": _unknown("method", METHODS),
+            "conversation_id_malformed": _malformed("conversation_id"),
+            "feedback_ids_empty": pl.col("feedback_ids").list.len().fill_null(0) == 0,
+        },
+        facts={
+            "chosen_longer": _chars("chosen") > _chars("rejected"),
+            "recovered": pl.col("origin") == "observed_recovery",
+            "held_out": pl.col("split") != "train",
+        },
+        numbers={
+            "prompt_turns": _turns("prompt"),
+            "prompt_chars": _chars("prompt"),
+            "chosen_chars": _chars("chosen"),
+            "rejected_chars": _chars("rejected"),
+            "length_ratio": (_chars("chosen") + 1) / (_chars("rejected") + 1),
+            "margin": pl.col("margin"),
+        },
+    )
+
+
+def _unpaired() -> Contract:
+    return Contract(
+        defects={
+            **_row_defects(),
+            **_prompt(),
+            **_messages("prompt", "completion"),
+            "completion_empty": _speechless("completion"),
+            "completion_not_a_reply": _reply("completion"),
+            "label_null": pl.col("label").is_null(),
+            "weight_outside": _outside("weight", 1),
+            "method_unknown": _unknown("method", METHODS),
+            "conversation_id_malformed": _malformed("conversation_id"),
+            "feedback_ids_empty": pl.col("feedback_ids").list.len().fill_null(0) == 0,
+        },
+        facts={"labelled_true": pl.col("label"), "held_out": pl.col("split") != "train"},
+        numbers={
+            "prompt_turns": _turns("prompt"),
+            "prompt_chars": _chars("prompt"),
+            "completion_chars": _chars("completion"),
+            "weight": pl.col("weight"),
+        },
+    )
+
+
+def _with_missing_quotes(frame: pl.DataFrame) -> pl.DataFrame:
+    """Adds `quote_missing`: whether some quote does not stand in the row's text."""
+    quotes = frame.select("text", quote=pl.col("evidence").list.eval(pl.element().struct.field("quote")))
+    rows = quotes.with_row_index("row").filter(pl.col("quote").list.len() > 0).explode("quote")
+    stands = (pl.col("quote") != "") & pl.col("text").str.contains(pl.col("quote"), literal=True)
+    lost = rows.filter(~stands.fill_null(False)).get_column("row").unique()
+    return frame.with_columns(
+        pl.int_range(pl.len()).cast(pl.get_index_type()).is_in(lost.implode()).alias("quote_missing")
+    )
+
+
+def _rationales() -> Contract:
+    return Contract(
+        prepare=_with_missing_quotes,
+        defects={
+            **_row_defects(),
+            "pair_id_malformed": _malformed("pair_id"),
+            "text_empty": _blank("text"),
+            "kind_unknown": _unknown("kind", RATIONALE_KINDS),
+            "evidence_empty": pl.col("evidence").list.len().fill_null(0) == 0,
+            "quote_not_in_text": pl.col("quote_missing"),
+            "side_unknown": (
+                pl.col("evidence").is_not_null()
+                & _some("evidence", ~pl.element().struct.field("side").is_in(("chosen", "rejected", "user")))
+            ),
+            "method_unknown": _unknown("method", METHODS),
+            "conversation_id_malformed": _malformed("conversation_id"),
+        },
+        facts={"recovers_label": pl.col("recovers_label")},
+        numbers={"chars": pl.col("text").str.len_chars().cast(pl.Int64)},
+    )
+
+
+def _quarantine() -> Contract:
+    return Contract(
+        defects={
+            "id_malformed": _malformed("id"),
+            "source_null": pl.col("source").is_null(),
+            "stage_null": pl.col("stage").is_null(),
+            "key_null": pl.col("key").is_null(),
+            "reason_unknown": _unknown("reason", [reason.value for reason in Reason]),
+            "source_rows_negative": pl.col("source_rows") < 0,
+            "payload_too_large": (pl.col("payload").str.len_bytes() > PAYLOAD_BYTES).fill_null(False),
+            "detail_too_long": (pl.col("detail").str.len_chars() > DETAIL_CHARS).fill_null(False),
+        },
+        facts={"candidate": pl.col("source_rows") == 0},
+        numbers={"source_rows": pl.col("source_rows").cast(pl.Int64)},
+    )
+
+
+CONTRACTS: Final[Mapping[str, Contract]] = {
+    "conversations": _conversations(),
+    "feedback": _feedback(),
+    "pairs": _pairs(),
+    "unpaired": _unpaired(),
+    "rationales": _rationales(),
+    "quarantine": _quarantine(),
+}
