@@ -1,0 +1,305 @@
+"""Row contracts: each flag goes bad on a known-bad row, and metrics of parts add up to those of the whole."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilth.schemas import TABLES, conform, empty, polars_schema
+from tilth.schemas.contracts import CONTRACTS, DETAIL_CHARS, PAYLOAD_BYTES, measure, merge
+
+
+def turns(*said: tuple[str | None, str | None]) -> list[dict[str, str | None]]:
+    return [{"role": role, "content": content} for role, content in said]
+
+
+ASKED = turns(("user", "how deep do I sow peas?"))
+GOOD_REPLY, BAD_REPLY = turns(("assistant", "five centimetres")), turns(("assistant", "on the roof"))
+SIDES = {"prompt": ASKED, "prompt_id": "a" * 32, "conversation_id": "c" * 32, "feedback_ids": ["f" * 32]}
+GOOD: dict[str, dict[str, Any]] = {
+    "conversations": {
+        "id": "c" * 32,
+        "source": "log.jsonl",
+        "record_id": "r1",
+        "record_rows": 1,
+        "messages": [*ASKED, *GOOD_REPLY],
+        "owned_from": 0,
+        "split": "train",
+    },
+    "feedback": {
+        "id": "f" * 32,
+        "conversation_id": "c" * 32,
+        "message_index": 2,
+        "target_index": 1,
+        "polarity": "positive",
+        "labels": ["gratitude"],
+        "strength": 0.9,
+        "evidence": [{"label": "gratitude", "text": "thanks", "start": 3, "end": 9}],
+        "dialogue_state": "closing",
+        "on_refusal": False,
+        "method": "rules",
+        "method_version": "1",
+        "split": "train",
+    },
+    "pairs": {
+        **SIDES,
+        "id": "e" * 32,
+        "chosen": GOOD_REPLY,
+        "rejected": BAD_REPLY,
+        "origin": "observed_recovery",
+        "chosen_score": 1.0,
+        "rejected_score": -0.5,
+        "margin": 1.5,
+        "method": "observed",
+        "split": "train",
+    },
+    "unpaired": {
+        **SIDES,
+        "id": "b" * 32,
+        "completion": GOOD_REPLY,
+        "label": True,
+        "weight": 0.8,
+        "method": "observed",
+        "split": "test",
+    },
+    "rationales": {
+        "id": "d" * 32,
+        "pair_id": "e" * 32,
+        "kind": "user_complaint",
+        "text": "no, not on the roof",
+        "evidence": [{"side": "rejected", "quote": "not on the roof"}],
+        "feedback_ids": ["f" * 32],
+        "conversation_id": "c" * 32,
+        "method": "rules",
+        "split": "train",
+    },
+    "quarantine": {
+        "id": "9" * 32,
+        "source": "log.jsonl",
+        "stage": "ingest",
+        "reason": "broken_json",
+        "key": "log.jsonl#row=3",
+        "detail": "line 3",
+        "payload": "{",
+        "source_rows": 1,
+    },
+}
+
+NUL = turns(("user", "a\0b"))
+STRANGER = turns(("narrator", "meanwhile"))
+WORDLESS = turns(("assistant", None))
+BAD_PROMPT = [
+    ("prompt_id_malformed", {"prompt_id": None}),
+    ("prompt_empty", {"prompt": []}),
+    ("prompt_empty", {"prompt": turns(("user", "  "))}),
+    ("prompt_last_role_not_user", {"prompt": [*ASKED, *GOOD_REPLY]}),
+    ("prompt_last_role_not_user", {"prompt": []}),
+    ("conversation_id_malformed", {"conversation_id": "c1"}),
+    ("feedback_ids_empty", {"feedback_ids": []}),
+    ("feedback_ids_empty", {"feedback_ids": None}),
+    ("method_unknown", {"method": "magic"}),
+    ("bad_role", {"prompt": [*STRANGER, *ASKED]}),
+    ("null_content", {"prompt": [*turns(("system", None)), *ASKED]}),
+    ("nul_character", {"prompt": NUL}),
+]
+BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "conversations": [
+        ("id_malformed", {"id": "C" * 32}),
+        ("id_malformed", {"id": None}),
+        ("split_unknown", {"split": "dev"}),
+        ("split_unknown", {"split": None}),
+        ("source_null", {"source": None}),
+        ("record_id_null", {"record_id": None}),
+        ("bad_role", {"messages": [*ASKED, *STRANGER, *GOOD_REPLY]}),
+        ("bad_role", {"messages": [*ASKED, *turns((None, "x")), *GOOD_REPLY]}),
+        ("null_content", {"messages": [*ASKED, *WORDLESS]}),
+        ("nul_character", {"messages": [*NUL, *GOOD_REPLY]}),
+        ("messages_empty", {"messages": []}),
+        ("messages_empty", {"messages": None}),
+        ("no_assistant_turn", {"messages": ASKED}),
+        ("no_user_turn", {"messages": GOOD_REPLY}),
+        ("user_speaks_twice", {"messages": [*ASKED, *ASKED, *GOOD_REPLY]}),
+        ("record_rows_negative", {"record_rows": -1}),
+        ("record_rows_negative", {"record_rows": None}),
+        ("owned_from_outside", {"owned_from": 2}),
+        ("owned_from_outside", {"owned_from": None}),
+        ("reaction_outside", {"reactions": [{"message_index": 2, "kind": "thumbs"}]}),
+        ("reaction_outside", {"reactions": [{"message_index": -1, "kind": "thumbs"}]}),
+        ("message_ids_differ", {"message_ids": ["m1"]}),
+    ],
+    "feedback": [
+        ("id_malformed", {"id": "f" * 31}),
+        ("split_unknown", {"split": ""}),
+        ("conversation_id_malformed", {"conversation_id": None}),
+        ("polarity_unknown", {"polarity": "neutral"}),
+        ("labels_empty", {"labels": []}),
+        ("labels_empty", {"labels": None}),
+        ("label_unknown", {"labels": ["gratitude", "sarcasm"]}),
+        ("label_unknown", {"labels": [None]}),
+        ("label_against_polarity", {"labels": ["revision"]}),
+        ("label_against_polarity", {"polarity": "negative"}),
+        ("strength_outside", {"strength": 0.0}),
+        ("strength_outside", {"strength": 1.01}),
+        ("strength_outside", {"strength": math.nan}),
+        ("strength_outside", {"strength": None}),
+        ("target_negative", {"target_index": -1}),
+        ("target_after_message", {"target_index": 2}),
+        ("target_after_message", {"target_index": 3, "method": "reaction"}),
+        ("evidence_missing", {"evidence": []}),
+        ("evidence_missing", {"evidence": None}),
+        ("evidence_does_not_resolve", {"evidence": [{"text": "thanks", "start": 3, "end": 8}]}),
+        ("evidence_does_not_resolve", {"evidence": [{"text": "thanks", "start": -3, "end": 3}]}),
+        ("evidence_does_not_resolve", {"evidence": [{"text": "", "start": 3, "end": 3}]}),
+        ("evidence_does_not_resolve", {"evidence": [{"text": None, "start": 3, "end": 3}]}),
+        ("dialogue_state_unknown", {"dialogue_state": "limbo"}),
+        ("on_refusal_null", {"on_refusal": None}),
+        ("method_unknown", {"method": None}),
+        ("method_version_null", {"method_version": None}),
+    ],
+    "pairs": [
+        *BAD_PROMPT,
+        ("id_malformed", {"id": ""}),
+        ("split_unknown", {"split": "dev"}),
+        ("bad_role", {"rejected": STRANGER}),
+        ("null_content", {"chosen": [*WORDLESS, *GOOD_REPLY]}),
+        ("chosen_empty", {"chosen": turns(("assistant", "\n"))}),
+        ("rejected_empty", {"rejected": []}),
+        ("chosen_not_a_reply", {"chosen": [*ASKED, *GOOD_REPLY]}),
+        ("chosen_not_a_reply", {"chosen": turns(("assistant", "calling"), ("tool", "42"))}),
+        ("rejected_not_a_reply", {"rejected": ASKED}),
+        ("chosen_equals_rejected", {"chosen": BAD_REPLY}),
+        ("near_equal", {"chosen": turns(("assistant", " On the  Roof\n"))}),
+        ("margin_not_positive", {"margin": 0.0}),
+        ("margin_not_positive", {"margin": math.nan}),
+        ("margin_not_positive", {"margin": math.inf}),
+        ("margin_not_positive", {"margin": None}),
+        ("margin_is_not_the_difference", {"margin": 1.0}),
+        ("origin_unknown", {"origin": "guess"}),
+    ],
+    "unpaired": [
+        *BAD_PROMPT,
+        ("id_malformed", {"id": "x" * 32}),
+        ("split_unknown", {"split": "dev"}),
+        ("null_content", {"completion": WORDLESS}),
+        ("completion_empty", {"completion": None}),
+        ("completion_not_a_reply", {"completion": [*GOOD_REPLY, *ASKED]}),
+        ("label_null", {"label": None}),
+        ("weight_outside", {"weight": -0.1}),
+        ("weight_outside", {"weight": math.nan}),
+    ],
+    "rationales": [
+        ("id_malformed", {"id": None}),
+        ("split_unknown", {"split": None}),
+        ("pair_id_malformed", {"pair_id": None}),
+        ("text_empty", {"text": " "}),
+        ("text_empty", {"text": None}),
+        ("kind_unknown", {"kind": "hunch"}),
+        ("evidence_empty", {"evidence": []}),
+        ("quote_not_in_text", {"evidence": [{"side": "rejected", "quote": "not on the moon"}]}),
+        ("quote_not_in_text", {"evidence": [{"side": "rejected", "quote": ""}]}),
+        ("quote_not_in_text", {"text": None}),
+        ("side_unknown", {"evidence": [{"side": "left", "quote": "roof"}]}),
+        ("method_unknown", {"method": "magic"}),
+        ("conversation_id_malformed", {"conversation_id": None}),
+    ],
+    "quarantine": [
+        ("id_malformed", {"id": None}),
+        ("source_null", {"source": None}),
+        ("stage_null", {"stage": None}),
+        ("key_null", {"key": None}),
+        ("reason_unknown", {"reason": "because"}),
+        ("source_rows_negative", {"source_rows": None}),
+        ("payload_too_large", {"payload": "é" * (PAYLOAD_BYTES // 2 + 1)}),
+        ("detail_too_long", {"detail": "x" * (DETAIL_CHARS + 1)}),
+    ],
+}
+CASES = [(table, flag, change) for table, cases in BAD.items() for flag, change in cases]
+
+
+def rows(table: str, *changes: dict[str, Any]) -> pl.DataFrame:
+    """Rows of `table`: the good row with each of these changes."""
+    schema = polars_schema(table)
+    made = [{**dict.fromkeys(schema), **GOOD[table], **change} for change in changes]
+    return conform(pl.DataFrame(made, schema=schema), table)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_good_row_has_no_defect(table: str) -> None:
+    """A row as the pipeline makes it raises no flag."""
+    counts = measure(table, rows(table, {})).counts
+    assert [flag for flag in CONTRACTS[table].defects if counts[flag]] == []
+
+
+@pytest.mark.parametrize(("table", "flag", "change"), CASES)
+def test_flag_goes_bad_on_a_bad_row(table: str, flag: str, change: dict[str, Any]) -> None:
+    """Each flag is raised by a row that is bad in its way, and by that row alone."""
+    slim = CONTRACTS[table].project(rows(table, {}, change, {}))
+    assert slim.get_column(flag).to_list() == [False, True, False]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_flag_is_proven(table: str) -> None:
+    """No defect is without a row that proves it can be found."""
+    assert {flag for flag, _ in BAD[table]} == set(CONTRACTS[table].defects)
+
+
+def test_reactions_need_no_words() -> None:
+    """A reaction is put on the turn it is about and has no evidence: that is no defect."""
+    reaction = {"method": "reaction", "message_index": 1, "evidence": [], "dialogue_state": None}
+    counts = measure("feedback", rows("feedback", {**reaction, "labels": ["thumbs_up"]})).counts
+    assert [flag for flag in CONTRACTS["feedback"].defects if counts[flag]] == []
+
+
+def test_offsets_count_characters() -> None:
+    """Evidence offsets are in characters, not in bytes."""
+    quote = {"evidence": [{"label": "gratitude", "text": "größe 🌱", "start": 0, "end": 7}]}
+    assert measure("feedback", rows("feedback", quote)).counts["evidence_does_not_resolve"] == 0
+
+
+def test_slim_rows_hold_no_text() -> None:
+    """What goes on to the audit is booleans and numbers, whatever the table."""
+    for table, contract in CONTRACTS.items():
+        kinds = contract.project(rows(table, {})).schema.values()
+        assert all(kind == pl.Boolean or kind.is_numeric() for kind in kinds), table
+
+
+def test_metrics_are_what_they_say() -> None:
+    """Counts, shares, extremes and means of a small table are the ones worked out by hand."""
+    two = rows("unpaired", {"weight": 0.25}, {"label": False, "completion": turns(("assistant", "no"))})
+    row = measure("unpaired", two).row()
+    wanted = {"rows": 2, "labelled_true": 1, "labelled_true_share": 0.5, "weight_min": 0.25, "weight_max": 0.8}
+    assert {name: row[name] for name in wanted} == wanted
+    assert (row["completion_chars_min"], row["completion_chars_mean"]) == (2, 9)
+
+
+def test_no_rows_have_no_shares() -> None:
+    """Of nothing there is no share, no mean and no extreme; counts are zero."""
+    row = measure("pairs", empty("pairs")).row()
+    assert (row["rows"], row["near_equal"], row["near_equal_share"], row["margin_min"]) == (0, 0, None, None)
+
+
+@st.composite
+def tables_with_cuts(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]], list[int]]:
+    table = draw(st.sampled_from(list(TABLES)))
+    changes = draw(st.lists(st.sampled_from([{}, *(change for _, change in BAD[table])]), max_size=12))
+    number = {"feedback": "strength", "pairs": "margin", "unpaired": "weight"}.get(table)
+    if number:
+        changes = [{**change, number: draw(st.floats() | st.none())} for change in changes]
+    return table, changes, sorted(draw(st.lists(st.integers(0, len(changes)), max_size=4)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables_with_cuts())
+def test_parts_add_up_to_the_whole(drawn: tuple[str, list[dict[str, Any]], list[int]]) -> None:
+    """Measuring parts and merging is exactly measuring everything, wherever the cuts are."""
+    table, changes, cuts = drawn
+    whole = rows(table, *changes)
+    bounds = [0, *cuts, whole.height]
+    parts = [whole[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    assert merge(measure(table, part) for part in parts) == measure(table, whole)
+    assert merge(measure(table, part) for part in reversed(parts)) == measure(table, whole)
