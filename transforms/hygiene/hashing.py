@@ -18,7 +18,7 @@ def text_hashes(texts: pl.Series) -> pl.Series:
 
 
 def mixed(values: pl.Series, seed: int) -> pl.Series:
-    """Each 64-bit value mixed with `seed`: uniform, and unrelated between seeds (SplitMix64, Steele et al. 2014).
+    """Each 64-bit value mixed with `seed`: uniform and unrelated between seeds (SplitMix64, Steele 2014).
 
     >>> values = pl.Series([1, 2], dtype=pl.UInt64)
     >>> mixed(values, 0).to_list() == mixed(values, 1).to_list()

@@ -75,10 +75,8 @@ def _calls(text: str | None, index: int) -> tuple[str | None, bool]:
 
 
 def normalised(side: str) -> pl.Expr:
-    """The text of a side's messages in lower case with single spaces: what makes two sides near-identical."""
-    content = (
-        pl.element().struct.field("content").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
-    )
+    """The text of a side without case and white space: sides that agree in it are near-identical."""
+    content = pl.element().struct.field("content").str.to_lowercase().str.replace_all(r"\s+", "")
     return pl.col(side).list.eval(content).list.join("\0")
 
 
@@ -101,14 +99,14 @@ def rule_pairs(candidates: pl.DataFrame) -> Ruled:
     ]
     marked = _marked(candidates.with_columns(margin=margin), ("chosen", "rejected"), faults)
     keys = [messages_key("prompt"), messages_key("chosen"), messages_key("rejected")]
-    return _ruled(marked, "pairs", keys, ["prompt", "chosen", "rejected", "origin"])
+    return _ruled(marked, "pairs", keys, ["origin", "conversation_id", "prompt", "chosen", "rejected"])
 
 
 def rule_unpaired(candidates: pl.DataFrame) -> Ruled:
     """Sorts candidates for unpaired labels as `rule_pairs` does for pairs; the side is `completion`."""
     marked = _marked(candidates, ("completion",), [])
     keys = [messages_key("prompt"), messages_key("completion"), pl.col("label").cast(pl.String)]
-    return _ruled(marked, "unpaired", keys, ["prompt", "completion", "label"])
+    return _ruled(marked, "unpaired", keys, ["label", "conversation_id", "prompt", "completion"])
 
 
 _Fault = tuple[pl.Expr, Reason, str]
@@ -138,26 +136,28 @@ def _marked(candidates: pl.DataFrame, sides: tuple[str, ...], faults: list[_Faul
 
 
 def _ruled(marked: pl.DataFrame, table: str, keys: list[pl.Expr], payload: list[str]) -> Ruled:
-    passed = marked.filter(pl.col("reason").is_null())
-    identified = passed.with_columns(
-        content_ids(passed, table, keys).alias("id"),
-        content_ids(passed, "prompts", keys[:1]).alias("prompt_id"),
+    identified = marked.with_columns(
+        content_ids(marked, table, keys).alias("id"),
+        content_ids(marked, "prompts", keys[:1]).alias("prompt_id"),
     )
-    kept = conform(identified.drop("source", "calls_tools", "reason", "detail"), table)
-    dropped = marked.filter(pl.col("reason").is_not_null())
-    return Ruled(kept.sort("id", "conversation_id"), quarantined(dropped, "pair", "conversation_id", payload))
+    passed = identified.filter(pl.col("reason").is_null())
+    kept = conform(passed.drop("source", "calls_tools", "reason", "detail"), table)
+    # Replies of equal text are one reply: what a conversation says of them counts once.
+    once = [name for name in ("id", "conversation_id", "origin") if name in kept.columns]
+    best = -pl.col("margin" if table == "pairs" else "weight")
+    ordered = kept.sort("id", "conversation_id", best).unique(once, keep="first", maintain_order=True)
+    return Ruled(ordered, quarantined(identified.filter(pl.col("reason").is_not_null()), "pair", payload))
 
 
-def quarantined(dropped: pl.DataFrame, stage: str, key: str, payload: list[str]) -> pl.DataFrame:
-    """Rows of `quarantine` without `id`, from rows with `reason`, `detail` and, if known, `source`."""
-    source = pl.col("source") if "source" in dropped.columns else pl.lit(None, pl.String)
+def quarantined(dropped: pl.DataFrame, stage: str, payload: list[str]) -> pl.DataFrame:
+    """Rows of `quarantine` without `id`, once each, from candidates with their `reason`."""
     rows = dropped.select(
-        source=source,
+        source="source",
         stage=pl.lit(stage),
         reason="reason",
-        key=pl.col(key),
+        key="id",
         detail="detail",
         payload=pl.struct(payload).struct.json_encode().str.slice(0, _PAYLOAD_CHARS),
         source_rows=pl.lit(0, pl.Int32),
     )
-    return rows.cast(DROPPED).sort("key", "reason", "payload")
+    return rows.cast(DROPPED).unique().sort("key", "reason", "payload")

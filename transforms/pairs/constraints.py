@@ -20,7 +20,7 @@ _WORD: Final = r"[\p{L}\p{N}]+(?:['’]\p{L}+)?"
 
 @cache
 def ignored_words() -> list[str]:
-    """Words that carry no request: function words, and what people say about a reply rather than ask of it."""
+    """Words that carry no request: function words, and what people say about a reply, not ask of it."""
     folder = resources.files("tilth.transforms.pairs").joinpath("words")
     files = (folder.joinpath(f"{name}.txt") for name in ("function", "about_replies"))
     return [word for file in files for word in file.read_text(encoding="utf-8").split()]

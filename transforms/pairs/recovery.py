@@ -21,7 +21,7 @@ _TOOL_RESULTS = "tool results between the replies, which the prompt does not hol
 
 
 def recovery_pairs(conversations: pl.DataFrame, feedback: pl.DataFrame, policy: PairPolicy) -> Ruled:
-    """Pairs of origin `observed_recovery`: the first satisfying reply over one that drew a complaint in words.
+    """Pairs of origin `observed_recovery`: the first satisfying reply over one that was complained about.
 
     A candidate is a reply with a complaint (method `rules`, at least `min_negative`; a thumb alone says
     nothing about what came next) and the first later reply of the same conversation with clear satisfaction,

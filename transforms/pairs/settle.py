@@ -14,9 +14,9 @@ from tilth.transforms.pairs.spread import shuffled, spread
 _PRIORITY: Final = {"human_rank": 0, "reaction": 1, "observed_recovery": 2}
 _SPLITS: Final = {"train": 0, "validation": 1, "test": 2}
 _PAYLOADS: Final = {
-    "pairs": ["prompt", "chosen", "rejected", "origin"],
-    "unpaired": ["prompt", "completion", "label"],
-    "rationales": ["pair_id", "text"],
+    "pairs": ["origin", "conversation_id", "prompt", "chosen", "rejected"],
+    "unpaired": ["label", "conversation_id", "prompt", "completion"],
+    "rationales": ["conversation_id", "pair_id", "text"],
 }
 _DETAILS: Final = {
     Reason.CONTRADICTORY: "other evidence for the same prompt and replies says the opposite",
@@ -52,8 +52,7 @@ def settle(pairs: pl.DataFrame, unpaired: pl.DataFrame, rationales: pl.DataFrame
        splits.
     3. Duplicates: of one pair, the evidence of the strongest origin stays (`human_rank`, `reaction`,
        `observed_recovery`), then the smallest conversation id; of one label, the largest weight. The others
-       are dropped as `duplicate`, except that rows equal in everything are one observation seen twice, and
-       merge without a trace.
+       are dropped as `duplicate`.
 
     Cycles of three or more pairs (a > b > c > a) are left: rankings by several people hold them.
 
@@ -61,7 +60,7 @@ def settle(pairs: pl.DataFrame, unpaired: pl.DataFrame, rationales: pl.DataFrame
     in a shuffled order, unpaired rows as `tilth.transforms.pairs.spread.spread` says; both are functions of
     ids and `seed`.
     """
-    pairs_in, unpaired_in = _contradictions(_merged(pairs), unpaired.unique(maintain_order=True))
+    pairs_in, unpaired_in = _contradictions(pairs, unpaired)
     homes = _homes(pairs_in, unpaired_in)
     priority = pl.col("origin").replace_strict(_PRIORITY, return_dtype=pl.Int8)
     marked = {
@@ -75,12 +74,6 @@ def settle(pairs: pl.DataFrame, unpaired: pl.DataFrame, rationales: pl.DataFrame
         unpaired=spread(kept["unpaired"], seed).select(unpaired.columns),
         rationales=shuffled(kept["rationales"], seed).select(rationales.columns),
         dropped=pl.concat([_dropped(frame, name) for name, frame in marked.items()]),
-    )
-
-
-def _merged(pairs: pl.DataFrame) -> pl.DataFrame:
-    return pairs.unique(
-        ["id", "origin", "conversation_id", "feedback_ids"], keep="first", maintain_order=True
     )
 
 
@@ -131,9 +124,8 @@ def _followers(rationales: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     """Rationales with the reason of their pair; in another split than their pair they would leak it."""
     known = pairs.sort(pl.col("reason"), nulls_last=False).unique("id", keep="first", maintain_order=True)
     fates = known.select(pair_id="id", reason="reason", home="split")
-    merged = rationales.unique(["id", "conversation_id", "feedback_ids"], keep="first", maintain_order=True)
-    followed = merged.join(fates, on="pair_id", how="inner", maintain_order="left")
-    if followed.height != merged.height:
+    followed = rationales.join(fates, on="pair_id", how="inner", maintain_order="left")
+    if followed.height != rationales.height:
         raise ValueError("a rationale came without its pair")
     leak = pl.col("reason").is_null() & pl.col("split").ne_missing(pl.col("home"))
     return _copies(
@@ -143,8 +135,10 @@ def _followers(rationales: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
 
 def _dropped(marked: pl.DataFrame, table: str) -> pl.DataFrame:
     details = {reason.value: text for reason, text in _DETAILS.items()}
-    rows = marked.filter(pl.col("reason").is_not_null())
-    detail = pl.format(
-        "{}: {}", pl.lit(table), pl.col("reason").replace_strict(details, return_dtype=pl.String)
+    detail = pl.col("reason").replace_strict(details, return_dtype=pl.String)
+    rows = marked.filter(pl.col("reason").is_not_null()).with_columns(
+        # A candidate stands in no file; its conversation leads back to one.
+        source=pl.format("conversations#id={}", "conversation_id"),
+        detail=pl.format("{}: {}", pl.lit(table), detail),
     )
-    return quarantined(rows.with_columns(detail=detail), "settle", "id", _PAYLOADS[table])
+    return quarantined(rows, "settle", _PAYLOADS[table])

@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from tilth.schemas import Reason, content_ids
+from tilth.schemas import Reason, content_ids, empty
 from tilth.schemas.ids import messages_key
 from tilth.transforms.pairs.candidates import Ruled, replies, rule_pairs
 from tilth.transforms.pairs.policy import PairPolicy
@@ -14,7 +14,9 @@ from tilth.transforms.pairs.policy import PairPolicy
 _GROUP: Final = ["record_id", "index", "sibling_key"]
 
 
-def sibling_pairs(conversations: pl.DataFrame, policy: PairPolicy) -> Ruled:
+def sibling_pairs(
+    conversations: pl.DataFrame, policy: PairPolicy, feedback: pl.DataFrame | None = None
+) -> Ruled:
     """Pairs of origins `human_rank` and `reaction` from replies under one prefix of one record.
 
     `human_rank`: the reply with the lower rank or, where a reply has no rank, the higher score. Ranks are
@@ -30,10 +32,12 @@ def sibling_pairs(conversations: pl.DataFrame, policy: PairPolicy) -> Ruled:
     Args:
         conversations: rows of the table, every conversation of a record among them.
         policy: the thresholds.
+        feedback: rows of the table; `feedback_ids` are the reactions to either reply (else empty).
     """
     siblings = _siblings(_measured(conversations), conversations)
     ranked = pl.concat([_by_measure(siblings, "rank", policy), _by_measure(siblings, "score", policy)])
-    return rule_pairs(_candidates(pl.concat([ranked, _by_thumbs(siblings, policy)])))
+    candidates = pl.concat([ranked, _by_thumbs(siblings, policy)])
+    return rule_pairs(_founded(candidates, empty("feedback") if feedback is None else feedback))
 
 
 def _measured(conversations: pl.DataFrame) -> pl.DataFrame:
@@ -118,7 +122,8 @@ def _by_thumbs(siblings: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
 
 def _sides() -> list[pl.Expr]:
     return [
-        pl.col("conversation_id", "source", "split", "prompt", "tool_calls_json"),
+        pl.col("conversation_id", "conversation_id_other", "index", "source", "split", "prompt"),
+        pl.col("tool_calls_json"),
         pl.col("reply").alias("chosen"),
         pl.col("reply_other").alias("rejected"),
         pl.col("worth").cast(pl.Float64).alias("chosen_score"),
@@ -128,5 +133,19 @@ def _sides() -> list[pl.Expr]:
     ]
 
 
-def _candidates(pairs: pl.DataFrame) -> pl.DataFrame:
-    return pairs.with_columns(method=pl.lit("reaction"), feedback_ids=pl.lit([], pl.List(pl.String)))
+def _founded(pairs: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
+    """`pairs` with the ids of the reactions to their replies."""
+    reactions = (
+        feedback.filter(pl.col("method") == "reaction")
+        .group_by("conversation_id", index=pl.col("target_index").cast(pl.UInt32))
+        .agg(ids=pl.col("id").unique())
+    )
+    chosen = pairs.join(reactions, on=["conversation_id", "index"], how="left", maintain_order="left")
+    keys = ["conversation_id_other", "index"]
+    both = chosen.join(
+        reactions, left_on=keys, right_on=["conversation_id", "index"], how="left", suffix="_other"
+    )
+    none = pl.lit([], pl.List(pl.String))
+    ids = pl.col("ids").fill_null(none).list.set_union(pl.col("ids_other").fill_null(none)).list.sort()
+    named = both.with_columns(feedback_ids=ids, method=pl.lit("reaction"))
+    return named.drop("ids", "ids_other", "conversation_id_other", "index")

@@ -32,7 +32,7 @@ def reply_keys(turns: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame
 
 
 def opinions(feedback: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
-    """`feedback` about replies, with `index` (its target), `reply_key`, and whether it is `praised` or `blamed`.
+    """`feedback` about replies with `index` (its target), `reply_key`, and if it is `praised` or `blamed`.
 
     `praised` and `blamed` count every signal of that polarity, however weak and by whatever method.
     """

@@ -11,6 +11,7 @@ from tilth.schemas.ids import messages_key
 from tilth.transforms.pairs import replies, sentences
 
 SHORT_TURN_CHARS: Final = 280
+MIN_STRENGTH: Final = 0.6  # below it a signal is implicit, such as a request put again: no reason in words
 _PAIR_KEY: Final = ["record_id", "prompt_id", "reply"]
 
 
@@ -50,11 +51,11 @@ def _complaints(feedback: pl.DataFrame, conversations: pl.DataFrame, pairs: pl.D
     with_pairs = conversations.filter(
         pl.col("record_id").is_in(_with_record(pairs, conversations)["record_id"].implode())
     )
-    spoken = feedback.filter(
-        (pl.col("polarity") == "negative")
-        & (pl.col("method") == "rules")
-        & ~pl.col("on_refusal").fill_null(False)
-    ).select("conversation_id", "message_index", "evidence", feedback_id="id", index="target_index")
+    clear = (pl.col("method") == "rules") & (pl.col("strength") >= MIN_STRENGTH)
+    justified = (pl.col("polarity") == "negative") & ~pl.col("on_refusal").fill_null(False)
+    spoken = feedback.filter(clear & justified).select(
+        "conversation_id", "message_index", "evidence", feedback_id="id", index="target_index"
+    )
     about = replies(spoken.sort("conversation_id").unique("feedback_id", keep="first"), with_pairs)
     keyed = about.with_columns(
         content_ids(about, "prompts", [messages_key("prompt")]).alias("prompt_id"), reply=_only_text("reply")
@@ -71,12 +72,11 @@ def _rows(matched: pl.DataFrame) -> pl.DataFrame:
         .filter(pl.col("evidence").is_not_null())
         .unnest("evidence")
     )
+    quote = pl.struct(side=pl.lit("rejected"), quote=pl.col("text").str.strip_chars())
     turns = spans.group_by("pair_id", "conversation_id", "message_index", "turn", "split").agg(
         pl.col("start").min(),
         pl.col("end").max(),
-        quotes=pl.struct(side=pl.lit("rejected"), quote="text")
-        .sort_by("start", "end")
-        .unique(maintain_order=True),
+        quotes=quote.sort_by("start", "end").unique(maintain_order=True),
         feedback_ids=pl.col("feedback_id").unique().sort(),
     )
     text = (
@@ -89,4 +89,7 @@ def _rows(matched: pl.DataFrame) -> pl.DataFrame:
         text=text, evidence="quotes", kind=pl.lit("user_complaint"), method=pl.lit("rules"),
     )  # fmt: skip
     ids = content_ids(rows, "rationales", [pl.col("pair_id"), pl.col("kind"), pl.col("text")])
-    return conform(rows.with_columns(ids.alias("id")), "rationales").sort("id", "conversation_id")
+    found = conform(rows.with_columns(ids.alias("id")), "rationales").sort(
+        "id", "conversation_id", "feedback_ids"
+    )
+    return found.unique(["id", "conversation_id"], keep="first", maintain_order=True)
