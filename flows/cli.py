@@ -28,9 +28,12 @@ Workspace = Annotated[
     str | None, typer.Option("--workspace", "-w", help="Where runs and the catalog live [./tilth-workspace].")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
-Config = Annotated[str | None, typer.Option("--config", help="A settings file [tilth.yaml, if there is one].")]
+Config = Annotated[
+    str | None, typer.Option("--config", help="A settings file [tilth.yaml, if there is one].")
+]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="One setting, as key=value: --set observed.pairs.min_rank_gap=2.")
+    list[str] | None,
+    typer.Option("--set", help="One setting, as key=value: --set observed.pairs.min_rank_gap=2."),
 ]
 
 
@@ -42,10 +45,14 @@ class Recipe(StrEnum):
 
 @app.command()
 def run(
-    recipe: Annotated[Recipe, typer.Argument(help="`observed`: feedback, pairs, labels and rationales, no model.")],
+    recipe: Annotated[
+        Recipe, typer.Argument(help="`observed`: feedback, pairs, labels and rationales, no model.")
+    ],
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", "-s", help="A file, glob, folder or any fsspec URI; may be given many times."),
+        typer.Option(
+            "--source", "-s", help="A file, glob, folder or any fsspec URI; may be given many times."
+        ),
     ] = None,
     shape: Annotated[
         str | None, typer.Option("--format", help="The shape of the sources; detected when not given.")
@@ -98,7 +105,9 @@ def demo(workspace: Workspace = None, as_json: Json = False) -> None:
 def inspect(
     uris: Annotated[list[str], typer.Argument(help="Files, globs, folders or any fsspec URI.")],
     shape: Annotated[str | None, typer.Option("--format", help="Read it as this shape.")] = None,
-    column_map: Annotated[str | None, typer.Option("--map", help="Read it through this YAML column map.")] = None,
+    column_map: Annotated[
+        str | None, typer.Option("--map", help="Read it through this YAML column map.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what shape a source has, how sure that is, show three rows, and what would be set aside and why."""
@@ -117,7 +126,9 @@ def list_datasets(workspace: Workspace = None, as_json: Json = False) -> None:
     from tilth.flows.show import dataset_rows, print_rows
 
     rows = dataset_rows(_workspace(workspace))
-    _print_json(rows) if as_json else print_rows(rows, "no datasets yet; make some with: tilth demo")
+    _print_json(rows) if as_json else print_rows(
+        rows, "no datasets yet: tilth demo makes some", hide=["snapshot_id"]
+    )
 
 
 @catalog_app.command()
@@ -202,7 +213,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
+    ] = False,
 ) -> None:
     """Takes the options that stand before a command."""
 

@@ -41,7 +41,9 @@ def run_demo(workspace: str | None, as_json: bool, print_json: Callable[[object]
     """Runs the demo and prints it, or the run's result as JSON."""
     started = time.perf_counter()
     place = workspace or DEFAULT_WORKSPACE
-    sources = sorted(str(path) for path in samples().iterdir() if ".openai." in path.name or ".sharegpt." in path.name)
+    sources = sorted(
+        str(path) for path in samples().iterdir() if ".openai." in path.name or ".sharegpt." in path.name
+    )
     sources += sorted(str(path) for path in samples().glob("*.oasst.jsonl"))
     result = launch("observed", None, {"sources": sources, "workspace": place}, (), quiet=as_json)
     if as_json:

@@ -27,6 +27,8 @@ def launch(
     from tilth.flows.run import Conductor, run
 
     if not quiet:
-        sys.stderr.write("running directly; set PREFECT_API_URL to make this a flow run of a Prefect server\n")
+        sys.stderr.write(
+            "running directly; set PREFECT_API_URL to make this a flow run of a Prefect server\n"
+        )
     with Bars(enabled=not quiet) as bars:
         return run(recipe, settings, Conductor(bars.update)).to_dict()

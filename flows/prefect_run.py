@@ -91,5 +91,7 @@ def recipe_flow(
     conductor = PrefectConductor()
     conductor.progress = conductor.moved
     result = run(recipe, load(config, options, sets), conductor).to_dict()
-    create_table_artifact(table=result["datasets"], key="tilth-datasets", description=f"Run {result['run_id']}")
+    create_table_artifact(
+        table=result["datasets"], key="tilth-datasets", description=f"Run {result['run_id']}"
+    )
     return result

@@ -13,7 +13,12 @@ class Bars:
 
     def __init__(self, *, enabled: bool) -> None:
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(*columns, console=console, disable=not (enabled and console.is_terminal))
         self._bars: dict[str, TaskID] = {}
 

@@ -21,7 +21,6 @@ class SourceCount:
     """What became of one source's rows: rows_in == rows_out + rows_quarantined."""
 
     source: str
-    format: str
     rows_in: int
     rows_out: int
     rows_quarantined: int

@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import fsspec
 
 import tilth
-from tilth.catalog import AuditReport, Catalog, Release, Version, open_catalog
+from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog
 from tilth.flows.result import Dataset, RunResult, SourceCount
 from tilth.flows.settings import Settings
 from tilth.pipelines import observed
 from tilth.pipelines.observed import Observation, Observed, quarantined
-from tilth.schemas import ChecksFailed, ConfigError, fingerprint
+from tilth.schemas import ConfigError, fingerprint
 from tilth.transforms.ingest import expand, plan
 from tilth.transforms.parts import write_bytes
-from tilth.transforms.stage import Execute, Manifest, Progress, Stage, Step, Task, run_stage
+from tilth.transforms.stage import Manifest, Progress, Stage, Step, Task, run_stage, total
 
 T = TypeVar("T")
 
@@ -82,7 +81,9 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     catalog is then as it was, and the staged files are kept for looking at.
     """
     if not settings.sources:
-        raise ConfigError("no source given", wanted="at least one URI", do="add --source, or `sources:` to tilth.yaml")
+        raise ConfigError(
+            "no source given", wanted="at least one URI", do="add --source, or `sources:` to tilth.yaml"
+        )
     config = settings.recipe()
     reads = conductor.perform("plan", lambda: plan(expand(settings.sources), settings.format, settings.map))
     job = Job(recipe, config, reads, settings.workspace.rstrip("/"), config.ingest.user_salt)
@@ -94,8 +95,8 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     observation = _observe(job, settings, conductor, places)
     report = conductor.perform("audit", lambda: _audit(job, observation))
     conductor.audited(report)
-    _refuse_failures(report, job)
-    summary = _summary(job, observation)
+    report.refuse()
+    summary = _summary(observation)
     versions = conductor.perform("commit", lambda: _commit(job, catalog, observation, report, summary))
     if not settings.keep_stages:
         _remove(f"{job.directory}/stages")
@@ -122,23 +123,9 @@ def _files(observation: Observation) -> dict[str, list[str]]:
 
 
 def _audit(job: Job, observation: Observation) -> AuditReport:
-    from tilth.catalog import audit
-
     report = audit(_files(observation))
-    write_bytes(json.dumps(report.to_dict(), indent=2).encode(), f"{job.directory}/audit.json")
+    write_bytes(report.to_json().encode(), f"{job.directory}/audit.json")
     return report
-
-
-def _refuse_failures(report: AuditReport, job: Job) -> None:
-    failed = report.failed_critical
-    if failed:
-        named = "; ".join(f"{e.table}: {e.expectation} on {e.column} (observed {e.observed})" for e in failed)
-        raise ChecksFailed(
-            f"{len(failed)} critical checks failed; nothing was committed",
-            found=named,
-            wanted="no critical failure",
-            do=f"see {job.directory}/audit.json; the staged files are kept beside the catalog's tables",
-        )
 
 
 def _commit(
@@ -151,9 +138,7 @@ def _commit(
         "tilth.parents": json.dumps([]),
         "tilth.code_version": tilth.__version__,
     }
-    date = datetime.now(UTC).date()
-    release = Release(job.recipe, job.run_id, _files(observation), properties, report, date)
-    versions = catalog.publish(release)
+    versions = catalog.publish(Release(job.recipe, job.run_id, _files(observation), properties, report))
     write_bytes(json.dumps(summary, indent=2).encode(), f"{job.directory}/summary.json")
     return versions
 
@@ -164,9 +149,9 @@ def _remove(uri: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def _summary(job: Job, observation: Observation) -> dict[str, Any]:
+def _summary(observation: Observation) -> dict[str, Any]:
     manifests = [manifest for stage in observation.manifests.values() for manifest in stage]
-    sources = [asdict(count) for count in _per_source(job, manifests)]
+    sources = [asdict(count) for count in _per_source(manifests)]
     return {
         "rows_in": sum(source["rows_in"] for source in sources),
         "rows_quarantined": sum(source["rows_quarantined"] for source in sources),
@@ -177,12 +162,22 @@ def _summary(job: Job, observation: Observation) -> dict[str, Any]:
     }
 
 
-def _per_source(job: Job, manifests: Sequence[Manifest]) -> list[SourceCount]:
-    ...
+def _per_source(manifests: Sequence[Manifest]) -> list[SourceCount]:
+    names = dict.fromkeys(
+        name.removeprefix("rows_in@") for m in manifests for name in m.counts if "rows_in@" in name
+    )
+    rows = [
+        (name, total(manifests, f"rows_in@{name}"), total(manifests, f"set_aside@{name}")) for name in names
+    ]
+    return [SourceCount(name, came, came - set_aside, set_aside) for name, came, set_aside in rows]
 
 
 def _result(
-    job: Job, versions: Sequence[Version], seconds: Mapping[str, float], summary: Mapping[str, Any], status: str
+    job: Job,
+    versions: Sequence[Version],
+    seconds: Mapping[str, float],
+    summary: Mapping[str, Any],
+    status: str,
 ) -> RunResult:
     datasets = [Dataset(v.name, v.version, v.rows, v.snapshot_id) for v in versions]
     sources = [SourceCount(**source) for source in summary["sources"]]

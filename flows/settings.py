@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,12 +29,14 @@ from tilth.schemas import ConfigError, NotFound
 from tilth.transforms.shell import Runner
 
 DEFAULT_FILE = "tilth.yaml"
+_SECRET = ("user_salt",)  # a key of its own at the top, so that no recipe's configuration spells it out
 
 
 def _model(config: type) -> type[BaseModel]:
     """A pydantic model with the fields and defaults of a dataclass; nested dataclasses become nested models."""
     hints = typing.get_type_hints(config)
-    fields: dict[str, Any] = {f.name: _field(hints[f.name], f) for f in dataclasses.fields(config)}
+    open_fields = [f for f in dataclasses.fields(config) if f.name not in _SECRET]
+    fields: dict[str, Any] = {f.name: _field(hints[f.name], f) for f in open_fields}
     return create_model(config.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
 
 
@@ -49,8 +52,10 @@ def _field(kind: Any, field: dataclasses.Field[Any]) -> tuple[Any, Any]:
 def _build(config: type, model: BaseModel) -> Any:
     """The frozen dataclass that a validated model stands for."""
     hints = typing.get_type_hints(config)
-    values = {f.name: getattr(model, f.name) for f in dataclasses.fields(config)}
-    nested = {name: _build(hints[name], value) for name, value in values.items() if isinstance(value, BaseModel)}
+    values = {name: getattr(model, name) for name in type(model).model_fields}
+    nested = {
+        name: _build(hints[name], value) for name, value in values.items() if isinstance(value, BaseModel)
+    }
     return config(**{**values, **nested})
 
 
@@ -61,7 +66,9 @@ _RunnerModel: Any = _model(Runner)
 class Settings(BaseSettings):
     """Everything that a run can be told."""
 
-    model_config = SettingsConfigDict(env_prefix="TILTH_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TILTH_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
 
     workspace: str = Field("./tilth-workspace", description="where runs and the catalog live")
     sources: list[str] = Field(default_factory=list, description="URIs or globs of conversation logs")
@@ -87,7 +94,9 @@ class Settings(BaseSettings):
 
     def recipe(self) -> Observed:
         """The frozen configuration of the recipe."""
-        return _build(Observed, self.observed)
+        recipe = _build(Observed, self.observed)
+        ingest = dataclasses.replace(recipe.ingest, user_salt=self.user_salt.get_secret_value())
+        return dataclasses.replace(recipe, ingest=ingest)
 
     def beam(self) -> Runner:
         """The runner."""
@@ -113,6 +122,7 @@ def load(
 
     Raises `ConfigError` naming an unknown key and the nearest known one, or a value of the wrong kind.
     """
+    _refuse_unknown_environment()
     _FileSource.values = _read(file)
     given = {key: value for key, value in (options or {}).items() if value not in (None, [])}
     for pair in pairs:
@@ -123,6 +133,20 @@ def load(
         raise _explain(error, file) from error
     finally:
         _FileSource.values = {}
+
+
+def _refuse_unknown_environment() -> None:
+    # pydantic-settings passes over names that it does not know: a typing error would change nothing, in silence.
+    prefix = "TILTH_"
+    known = known_keys()
+    for name in os.environ:
+        key = name.removeprefix(prefix).lower().replace("__", ".")
+        if name.startswith(prefix) and key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or _same_leaf(
+                key.rpartition(".")[2], known
+            )
+            do = f"did you mean {prefix}{near[0].replace('.', '__').upper()}?" if near else "unset it"
+            raise ConfigError("unknown setting in the environment", found=name, wanted="a known key", do=do)
 
 
 def _read(file: str | None) -> dict[str, Any]:
@@ -136,7 +160,9 @@ def _read(file: str | None) -> dict[str, Any]:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}" if where else "a syntax error"
-        raise ConfigError(f"{path} is not YAML", found=line, wanted="keys and values", do="mend the line") from error
+        raise ConfigError(
+            f"{path} is not YAML", found=line, wanted="keys and values", do="mend the line"
+        ) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -165,7 +191,9 @@ def _explain(error: ValidationError, file: str | None) -> ConfigError:
         return ConfigError("unknown setting", found=name, wanted="a known key", do=do)
     kind = type(first["input"]).__name__
     where = f"the command line, TILTH_{'__'.join(path).upper()} or {file or DEFAULT_FILE}"
-    return ConfigError(f"setting {name!r}: {first['msg']}", found=f"a value of type {kind}", do=f"look at {where}")
+    return ConfigError(
+        f"setting {name!r}: {first['msg']}", found=f"a value of type {kind}", do=f"look at {where}"
+    )
 
 
 def _same_leaf(leaf: str, known: Sequence[str]) -> list[str]:

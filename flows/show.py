@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any  # Any: cells of tables
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from tilth.flows.settings import load
 
 Row = Mapping[str, Any]
 _CELL_CHARS = 100
@@ -20,23 +19,29 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def print_rows(rows: Sequence[Row], nothing: str, title: str | None = None) -> None:
-    """Prints rows as a table, or `nothing` when there are none."""
+def print_rows(rows: Sequence[Row], nothing: str, title: str | None = None, hide: Sequence[str] = ()) -> None:
+    """Prints rows as a table without the columns of `hide`, or `nothing` when there are none."""
     if not rows:
         _console().print(nothing)
         return
-    table = Table(title=title, title_justify="left")
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for name, value in rows[0].items():
-        table.add_column(name, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
+        if name not in hide:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell(value) for name, value in row.items() if name not in hide))
     _console().print(table)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = (
+        json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+    )
     return escape(text if len(text) <= _CELL_CHARS else text[: _CELL_CHARS - 1] + "…")
 
 
@@ -45,9 +50,13 @@ def print_result(result: Row, workspace: str | None) -> None:
     console = _console()
     verb = "already committed, nothing to do" if result["status"] == "unchanged" else "committed"
     taken = sum(result["seconds"].values())
-    console.print(f"[bold]run {result['run_id'][:12]}[/bold]: {verb}" + (f" in {taken:.1f} s" if taken else ""))
+    console.print(
+        f"[bold]run {result['run_id'][:12]}[/bold]: {verb}" + (f" in {taken:.1f} s" if taken else "")
+    )
     print_rows(result["sources"], "no source rows", "what came in")
-    datasets = [{"dataset": d["name"], "version": d["version"], "rows": d["rows"]} for d in result["datasets"]]
+    datasets = [
+        {"dataset": d["name"], "version": d["version"], "rows": d["rows"]} for d in result["datasets"]
+    ]
     print_rows(datasets, "nothing", "what came out")
     _print_counts(result["quarantined"], "set aside, in source rows", "reason")
     _print_counts(result["dropped"], "candidates for pairs and labels that were not used", "reason")
@@ -55,8 +64,11 @@ def print_result(result: Row, workspace: str | None) -> None:
     for warning in result["warnings"]:
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
     option = f" -w {workspace}" if workspace else ""
-    console.print("\nnext: " + escape(f'tilth catalog head observed.pairs{option}'))
-    console.print("      " + escape(f'tilth catalog query "select origin, count(*) from observed.pairs group by 1"{option}'))
+    console.print("\nnext: " + escape(f"tilth catalog head observed.pairs{option}"))
+    console.print(
+        "      "
+        + escape(f'tilth catalog query "select origin, count(*) from observed.pairs group by 1"{option}')
+    )
     console.print("      " + escape(f"tilth check observed.pairs{option}"))
 
 
@@ -76,10 +88,14 @@ def print_inspections(found: Sequence[Row]) -> None:
     """Prints inspections for people."""
     console = _console()
     for one in found:
-        console.print(f"[bold]{escape(one['uri'])}[/bold]: {one['shape']} (confidence {one['confidence']:.0%})")
+        console.print(
+            f"[bold]{escape(one['uri'])}[/bold]: {one['shape']} (confidence {one['confidence']:.0%})"
+        )
         for record in one["rows"]:
             print_record(record)
-        _print_counts(one["quarantined"], f"would be set aside, of the first {one['rows_read']} rows", "reason")
+        _print_counts(
+            one["quarantined"], f"would be set aside, of the first {one['rows_read']} rows", "reason"
+        )
 
 
 def dataset_rows(workspace: str) -> list[dict[str, Any]]:
@@ -96,7 +112,7 @@ def _version_row(version: Any) -> dict[str, Any]:
         "version": version.version,
         "rows": version.rows,
         "snapshot_id": version.snapshot_id,
-        "created_at": version.created_at.isoformat(timespec="seconds"),
+        "created_at": version.created_at.strftime("%Y-%m-%d %H:%M:%S"),
     }
 
 
@@ -113,7 +129,11 @@ def describe(workspace: str, name: str) -> dict[str, Any]:
         **_version_row(version),
         "columns": {field.name: str(field.type) for field in TABLES[table]},
         "versions": [_version_row(each) for each in catalog.versions(version.name)],
-        "made_from": {key: _plain(recorded[key]) for key in ("run_id", "summary", "config", "parents") if key in recorded},
+        "made_from": {
+            key: _plain(recorded[key])
+            for key in ("run_id", "summary", "config", "parents")
+            if key in recorded
+        },
         "audit": _plain(recorded.get("audit")),
     }
 
@@ -128,9 +148,13 @@ def _plain(text: str | None) -> Any:
 def print_description(description: Row) -> None:
     """Prints a description for people."""
     console = _console()
-    console.print(f"[bold]{description['dataset']}@{description['version']}[/bold]: {description['rows']} rows")
-    print_rows([{"column": name, "type": kind} for name, kind in description["columns"].items()], "", "columns")
-    print_rows(description["versions"], "", "versions")
+    console.print(
+        f"[bold]{description['dataset']}@{description['version']}[/bold]: {description['rows']} rows"
+    )
+    print_rows(
+        [{"column": name, "type": kind} for name, kind in description["columns"].items()], "", "columns"
+    )
+    print_rows(description["versions"], "", "versions", hide=["dataset", "snapshot_id"])
     made_from = description["made_from"]
     console.print(f"run: {made_from.get('run_id')}")
     print_rows(made_from.get("summary", {}).get("sources", []), "", "sources")
@@ -162,7 +186,9 @@ def print_record(record: Row) -> None:
         console.print(f"[dim]{name:>16}[/dim]  {_cell(value)}")
     for name, messages in chats.items():
         for message in messages:
-            console.print(f"[dim]{name:>16}[/dim]  [bold]{escape(message['role'])}[/bold]: {_cell(message['content'])}")
+            console.print(
+                f"[dim]{name:>16}[/dim]  [bold]{escape(message['role'])}[/bold]: {_cell(message['content'])}"
+            )
 
 
 def _is_chat(value: Any) -> bool:
@@ -178,16 +204,34 @@ def query_rows(workspace: str, sql: str) -> list[dict[str, Any]]:
 
 def recheck(workspace: str, name: str) -> dict[str, Any]:
     """The audit of one committed version, run again."""
-    from tilth.catalog import audit, open_catalog
+    from tilth.catalog import audit_version, open_catalog
 
-    version = open_catalog(workspace, create=False).resolve(name)
-    report = audit({version.name.rpartition(".")[2]: list(version.files)})
-    return {"dataset": version.name, "version": version.version, **report.to_dict()}
+    catalog = open_catalog(workspace, create=False)
+    report = audit_version(catalog, name)
+    version = catalog.resolve(name)
+    return {"dataset": version.name, "version": version.version, **report.to_dict(), "checks": report.rows()}
 
 
 def print_report(report: Row) -> None:
-    """Prints every expectation with what was observed."""
+    """Prints every expectation with what was observed, failures first and with the reason for the check."""
     console = _console()
-    print_rows(report["expectations"], "no expectations", f"{report['dataset']}@{report['version']}")
+    rows = [
+        {
+            "": {True: "ok", False: "FAILED", None: "skipped"}[check["success"]],
+            "check": check["column"],
+            "observed": check["observed"],
+            "wanted": check["wanted"],
+            "severity": check["severity"],
+        }
+        for check in report["checks"]
+    ]
+    print_rows(rows, "no expectations", f"{report['dataset']}@{report['version']}")
+    for check in report["checks"]:
+        if check["success"] is False:
+            console.print(f"{check['column']} ({check['severity']}): {escape(check['why'])}")
     failed = report["failed_critical"]
-    console.print("[red]failed[/red]: a critical check failed" if failed else "[green]passed[/green]")
+    console.print(
+        "[red]failed[/red]: a critical check failed"
+        if failed
+        else "[green]passed[/green]: no critical check failed"
+    )

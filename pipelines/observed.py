@@ -1,11 +1,11 @@
 """The recipe `observed`: what users said and did in logged conversations, without a model.
 
-    sources -> ingest -> assign -> mine -> pair -> settle
-               |         |         |       |       pairs, unpaired, rationales
-               |         |         |       candidates
-               |         |         conversations, feedback
-               |         duplicates, splits (keys only)
-               conversations as logged, quarantine
+sources -> ingest -> assign -> mine -> pair -> settle
+           |         |         |       |       pairs, unpaired, rationales
+           |         |         |       candidates
+           |         |         conversations, feedback
+           |         duplicates, splits (keys only)
+           conversations as logged, quarantine
 """
 
 from __future__ import annotations
@@ -60,8 +60,13 @@ def observe(
     ingested = conduct(config.ingest, numbered(reads, [{}] * len(reads)))
     check_share(ingested, max_quarantine_share)
     logged = parts(ingested, "conversations")
-    assigned = parts(conduct(Assign(config.splits), [_over(conversations=logged)]), "assignments") if logged else []
-    mined = conduct(Mine(config.feedback), _tasks([_one(c, a) for c, a in zip(logged, assigned, strict=True)]))
+    keys = tuple(parts(ingested, "keys"))
+    assigned = (
+        parts(conduct(Assign(config.splits), numbered([{}], [{"keys": keys}])), "assignments") if keys else []
+    )
+    mined = conduct(
+        Mine(config.feedback), _tasks([_one(c, a) for c, a in zip(logged, assigned, strict=True)])
+    )
     check_share([*ingested, *mined], max_quarantine_share)
     paired = conduct(Pair(config.pairs), _tasks([_outputs(m, "conversations", "signals") for m in mined]))
     settled = conduct(Settle(config.seed), _buckets(paired, sum(s.rows for s in logged), config.bucket_rows))
@@ -80,10 +85,6 @@ def _one(conversations: Shard, assignments: Shard) -> Mapping[str, tuple[Shard, 
 
 def _outputs(manifest: Manifest, *tables: str) -> Mapping[str, tuple[Shard, ...]]:
     return {table: tuple(manifest.outputs.get(table, ())) for table in tables}
-
-
-def _over(**shards: Sequence[Shard]) -> Task:
-    return Task("000000", inputs={name: tuple(given) for name, given in shards.items()})
 
 
 def _tasks(inputs: Sequence[Mapping[str, tuple[Shard, ...]]]) -> list[Task]:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import io
 import uuid
 from dataclasses import dataclass
+from typing import Any, Final  # Any: keyword arguments of pyarrow
 
 import fsspec
 import polars as pl
+import pyarrow.parquet as pq
 import xxhash
 
 from tilth.schemas import TABLES, conform, content_ids
 
-ROW_GROUP_ROWS = 16_384
+ROW_GROUP_ROWS: Final = 16_384
+# The page index lets the Hub's viewer read a page alone; chunking by content lets it store versions without repeats.
+_PARQUET: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "write_page_index": True,
+    "use_content_defined_chunking": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +42,14 @@ def read_part(shard: Shard, columns: list[str] | None = None) -> pl.DataFrame:
 def write_part(frame: pl.DataFrame, uri: str, table: str | None = None) -> Shard:
     """Writes `frame` to `uri` and returns its handle; equal frames give equal bytes.
 
-    With `table`, the frame is brought to that table's exact columns and Arrow types first.
+    With `table`, the frame is brought to that table's exact columns and Arrow types first: the catalog refuses
+    others, and what polars would write by itself (`large_string`) differs from what is declared.
     """
+    arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    if table is not None:
+        arrow = conform(frame, table).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(TABLES[table])
     buffer = io.BytesIO()
-    if table is None:
-        frame.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
-    else:
-        conform(frame, table).write_parquet(
-            buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS, arrow_schema=TABLES[table]
-        )
+    pq.write_table(arrow, buffer, row_group_size=ROW_GROUP_ROWS, **_PARQUET)
     data = buffer.getbuffer()
     write_bytes(data, uri)
     return Shard(uri=uri, rows=frame.height, digest=xxhash.xxh3_128_hexdigest(data))

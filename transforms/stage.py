@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -91,10 +90,13 @@ class Output:
 
     def _count_reasons(self, frame: pl.DataFrame) -> None:
         rows = pl.col("source_rows").fill_null(0)
-        summed = frame.group_by("reason").agg(rows.sum().alias("rows"), (rows == 0).sum().alias("candidates"))
-        for reason, lost, candidates in summed.sort("reason").iter_rows():
+        summed = frame.group_by("source", "reason").agg(
+            rows.sum().alias("rows"), (rows == 0).sum().alias("candidates")
+        )
+        for source, reason, lost, candidates in summed.sort("source", "reason").iter_rows():
             self.count(f"quarantined.{reason}", lost)
             self.count(f"dropped.{reason}", candidates)
+            self.count(f"set_aside@{source}", lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def _execute(stage: Stage, tasks: Sequence[Task], execute: Execute) -> None:
         execute(stage, tasks)
     except Exception as error:
         if fs.exists(path):
-            raise pickle.loads(fs.cat_file(path)) from error  # noqa: S301  (written by our own worker)
+            raise pickle.loads(fs.cat_file(path)) from error
         raise
 
 
@@ -193,7 +195,9 @@ def parts(manifests: Sequence[Manifest], table: str) -> list[Shard]:
     return [shard for manifest in manifests for shard in manifest.outputs.get(table, [])]
 
 
-def numbered(items: Sequence[Mapping[str, Any]], inputs: Sequence[Mapping[str, tuple[Shard, ...]]]) -> list[Task]:
+def numbered(
+    items: Sequence[Mapping[str, Any]], inputs: Sequence[Mapping[str, tuple[Shard, ...]]]
+) -> list[Task]:
     """Tasks named by ordinal from their options and inputs."""
     pairs = zip(items, inputs, strict=True)
     return [Task(f"{n:06d}", inputs=given, options=options) for n, (options, given) in enumerate(pairs)]

@@ -10,7 +10,7 @@ import polars as pl
 from tilth.schemas import empty
 from tilth.transforms.feedback import VERSION as FEEDBACK_VERSION
 from tilth.transforms.feedback import FeedbackRules, mine, observe_reactions
-from tilth.transforms.hygiene import SplitConfig, assign, keys
+from tilth.transforms.hygiene import SplitConfig, assign
 from tilth.transforms.pairs import (
     PairPolicy,
     bucket,
@@ -28,8 +28,8 @@ from tilth.transforms.stage import Output, Task
 class Assign:
     """Finds duplicates over all conversations and gives each its split; reads keys only.
 
-    Inputs: `conversations`. Writes one `assignments` part (keep, reason, split) beside each of them, row for row.
-    Memory: a few tens of bytes per conversation.
+    Inputs: the `keys` parts of ingest. Writes one `assignments` part (keep, reason, split) for each, row for row.
+    Memory: about 60 bytes per conversation.
     """
 
     name: ClassVar[str] = "assign"
@@ -38,9 +38,8 @@ class Assign:
 
     def run(self, task: Task, out: Output) -> None:
         """One task over all parts."""
-        shards = task.inputs["conversations"]
-        compact = [keys(read_part(shard)) for shard in shards]
-        assigned = assign(pl.concat(compact), self.splits)
+        shards = task.inputs["keys"]
+        assigned = assign(pl.concat([read_part(shard) for shard in shards]), self.splits)
         offset = 0
         for shard in shards:
             out.write("assignments", assigned.slice(offset, shard.rows))
@@ -63,7 +62,9 @@ class Mine:
         """One task per part."""
         (shard,), (assigned,) = task.inputs["conversations"], task.inputs["assignments"]
         verdicts = read_part(assigned)
-        everything = read_part(shard).with_columns(verdicts.get_column("split"), verdicts.get_column("reason"))
+        everything = read_part(shard).with_columns(
+            verdicts.get_column("split"), verdicts.get_column("reason")
+        )
         conversations = everything.filter(verdicts.get_column("keep")).drop("reason")
         out.write("conversations", conversations)
         out.write("quarantine", _set_aside(everything.filter(~verdicts.get_column("keep"))))
@@ -81,7 +82,9 @@ def _set_aside(rows: pl.DataFrame) -> pl.DataFrame:
         "source",
         pl.lit("assign").alias("stage"),
         "reason",
-        pl.concat_str([pl.col("source"), pl.col("source_id").fill_null(pl.col("id"))], separator="#id=").alias("key"),
+        pl.concat_str(
+            [pl.col("source"), pl.col("source_id").fill_null(pl.col("id"))], separator="#id="
+        ).alias("key"),
         pl.lit("another record of the run has the same id or the same content").alias("detail"),
         payload.alias("payload"),
         pl.col("record_rows").alias("source_rows"),
@@ -102,7 +105,9 @@ class Pair:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         conversations = _read(task, "conversations", empty("conversations"))
-        signals = _read(task, "signals", empty("feedback").with_columns(pl.lit(None, pl.Boolean).alias("owned")))
+        signals = _read(
+            task, "signals", empty("feedback").with_columns(pl.lit(None, pl.Boolean).alias("owned"))
+        )
         recovered = recovery_pairs(conversations, signals, self.policy)
         siblings = sibling_pairs(conversations, self.policy)
         labels = unpaired_labels(conversations, signals, self.policy)

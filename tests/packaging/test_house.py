@@ -48,7 +48,9 @@ def test_links_are_relative_and_lead_to_the_rooms(room: str) -> None:
     assert os.readlink(link) == f"../../{room}"
 
 
-@pytest.mark.parametrize("room", ["schemas", "transforms.ingest", "transforms.feedback", "transforms.pairs", "catalog"])
+@pytest.mark.parametrize(
+    "room", ["schemas", "transforms.ingest", "transforms.feedback", "transforms.pairs", "catalog"]
+)
 def test_doors_are_curated(room: str) -> None:
     """Each door lists at most fifteen or so names, sorted, and every one is there."""
     module = importlib.import_module(f"tilth.{room}")
@@ -79,8 +81,12 @@ def test_help_is_instant() -> None:
 
 def _sources() -> set[str]:
     kept = {".py", ".yaml", ".jsonl", ".json", ".md", ".typed"}
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    return {name for name in listed if name.partition("/")[0] in {*ROOMS, "samples"} and Path(name).suffix in kept}
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    return {
+        name for name in listed if name.partition("/")[0] in {*ROOMS, "samples"} and Path(name).suffix in kept
+    }
 
 
 @pytest.mark.slow
@@ -93,7 +99,9 @@ def test_wheel_and_sdist_hold_what_the_repository_holds(tmp_path: Path) -> None:
     wheel = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     sdist = {name.partition("/")[2] for name in tarfile.open(next(tmp_path.glob("*.tar.gz"))).getnames()}
     wanted = _sources()
-    in_wheel = {f"tilth/{name}" if not name.startswith("samples/") else f"tilth/flows/{name}" for name in wanted}
+    in_wheel = {
+        f"tilth/{name}" if not name.startswith("samples/") else f"tilth/flows/{name}" for name in wanted
+    }
     assert in_wheel <= wheel
     assert wanted <= sdist
     extra = {n for n in wheel if n.endswith(".py")} - in_wheel - {"tilth/__init__.py"}

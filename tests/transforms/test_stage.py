@@ -74,7 +74,9 @@ def _numbers(manifests: list[Manifest]) -> list[int]:
 def test_outputs_come_in_the_order_of_tasks(tmp_path: Path) -> None:
     """The order of tasks is the order of outputs, and counts add up."""
     execute = CountingExecute()
-    manifests = run_stage(Stage(Double(), str(tmp_path)), _tasks(), lambda s, t: execute(s, list(reversed(t))))
+    manifests = run_stage(
+        Stage(Double(), str(tmp_path)), _tasks(), lambda s, t: execute(s, list(reversed(t)))
+    )
     assert _numbers(manifests) == [0, 2, 4, 6, 8]
     assert total(manifests, "rows") == 5
 
