@@ -189,7 +189,7 @@ def preferences(settled: Settled) -> Iterator[tuple[Any, Any, Any]]:
 def test_no_surviving_label_is_wrong_where_users_are_honest(
     build: Any, how: str, drawn: tuple[int, int]
 ) -> None:
-    """In a world where signals follow true quality, every pair and label does too, whatever happens to the rows."""
+    """Where signals follow true quality, every pair and label does too, whatever happens to the rows."""
     world = altered(world_of(*drawn, True, build.reaction), how, random.Random(drawn[0]))
     (settled,) = mined(world, build)
     for row in settled.pairs.iter_rows(named=True):
@@ -204,7 +204,7 @@ def test_no_surviving_label_is_wrong_where_users_are_honest(
 def test_survivors_never_contradict_each_other_where_users_disagree(
     build: Any, how: str, drawn: tuple[int, int]
 ) -> None:
-    """Where signals are random, no two surviving rows prefer opposite replies or label one reply both ways."""
+    """Where signals are random, no surviving rows prefer opposite replies or label one reply both ways."""
     world = altered(world_of(*drawn, False, build.reaction), how, random.Random(drawn[0]))
     (settled,) = mined(world, build)
     preferred = {
@@ -221,7 +221,7 @@ def test_survivors_never_contradict_each_other_where_users_disagree(
 @worlds
 @given(draws, st.sampled_from(["all", "best_worst", "adjacent"]))
 def test_every_row_that_ships_is_well_formed(build: Any, drawn: tuple[int, int], compared: Any) -> None:
-    """Chosen differs from rejected, margins are positive, prompts end with the user, ids are unique, splits agree."""
+    """Sides differ, margins are positive, prompts end with the user, ids are unique and splits agree."""
     world = world_of(*drawn, False, build.reaction)
     (settled,) = mined(world, build, PairPolicy(rank_pairs=compared))
     for row in settled.pairs.iter_rows(named=True):
