@@ -21,7 +21,7 @@ _LOOKS = (
     ),
     (
         "Preference pairs, by where the preference came from.",
-        "select origin, count(*) as pairs, round(avg(margin), 2) as mean_margin from observed.pairs group by 1 order by 1",
+        "select origin, count(*) as pairs, avg(margin) as mean_margin from observed.pairs group by 1 order by 1",
     ),
     (
         "What was set aside, and why. Nothing is lost: these rows are a table too.",
@@ -65,5 +65,6 @@ def _look_around(place: str) -> None:
 
 
 def _one_pair(place: str) -> list[dict[str, Any]]:
-    wanted = "select prompt, rejected, chosen, origin, margin from observed.pairs where origin = 'observed_recovery' limit 1"
+    columns = "prompt, rejected, chosen, origin, margin"
+    wanted = f"select {columns} from observed.pairs where origin = 'observed_recovery' limit 1"
     return query_rows(place, wanted) or first_rows(place, "observed.pairs", 1)

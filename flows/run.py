@@ -39,7 +39,7 @@ class Conductor:
         finally:
             self.seconds[name] = round(time.perf_counter() - started, 3)
 
-    def do(self, name: str, work: Callable[[], T]) -> T:
+    def do(self, name: str, work: Callable[[], T]) -> T:  # noqa: ARG002  (an orchestrator uses the name)
         """How a step is run; an orchestrator's conductor makes a task of it."""
         return work()
 

@@ -86,8 +86,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic-settings names them)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line, then environment, then file."""
         return init_settings, env_settings, _FileSource(settings_cls)
@@ -174,6 +174,9 @@ def _put(into: dict[str, Any], pair: str) -> None:
     key, sign, text = pair.partition("=")
     if not sign or not key:
         raise ConfigError("--set takes key=value", found=pair, wanted="for example observed.seed=7")
+    if key.strip() in _SECRET:
+        wanted = f"the environment (TILTH_{key.strip().upper()}) or the settings file"
+        raise ConfigError("secrets are not taken from the command line", found=key, wanted=wanted)
     *parents, last = key.strip().split(".")
     for parent in parents:
         into = into.setdefault(parent, {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import resource
 import subprocess
 import sys
@@ -45,7 +44,7 @@ def test_links_are_relative_and_lead_to_the_rooms(room: str) -> None:
     """src/tilth holds five relative links and nothing of its own."""
     link = ROOT / "src" / "tilth" / room
     assert link.is_symlink()
-    assert os.readlink(link) == f"../../{room}"
+    assert str(link.readlink()) == f"../../{room}"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,8 @@ def test_wheel_and_sdist_hold_what_the_repository_holds(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, capture_output=True, check=True)
     wheel = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    sdist = {name.partition("/")[2] for name in tarfile.open(next(tmp_path.glob("*.tar.gz"))).getnames()}
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        sdist = {name.partition("/")[2] for name in archive.getnames()}
     wanted = _sources()
     in_wheel = {
         f"tilth/{name}" if not name.startswith("samples/") else f"tilth/flows/{name}" for name in wanted

@@ -1,0 +1,82 @@
+"""With a Prefect API configured, a run is a flow run with its stages, progress and audit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.prefect, pytest.mark.xdist_group("prefect")]
+LOGS = Path(__file__).resolve().parents[2] / "samples" / "logs"
+STAGES = {"plan", "ingest", "assign", "mine", "pair", "settle", "audit", "commit"}
+
+
+@pytest.fixture(scope="module")
+def prefect_api() -> Iterator[str]:
+    os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=90):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.mark.filterwarnings(
+    "default"
+)  # the server is a third party: its deprecations are not ours to fail on
+def test_a_run_is_a_flow_run(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command makes a flow run with a task per stage, and artifacts for progress, audit and datasets."""
+    from prefect.client.orchestration import get_client
+
+    from tilth.flows.launch import launch
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    options = {"sources": [str(LOGS / "support.openai.jsonl")], "workspace": str(tmp_path)}
+    result = launch("observed", None, options, (), quiet=True)
+    assert result["status"] == "committed"
+    client = get_client(sync_client=True)
+    (flow_run,) = client.read_flow_runs()
+    assert (flow_run.state_name, flow_run.name) == ("Completed", "tilth observed")
+    assert {task.name.partition("-")[0] for task in client.read_task_runs()} == STAGES
+    assert {task.state_name for task in client.read_task_runs()} == {"Completed"}
+    keys = {artifact.key for artifact in client.read_artifacts()}
+    assert {"tilth-audit", "tilth-datasets", *(f"tilth-{stage}" for stage in STAGES)} <= keys
+    (audit,) = [artifact for artifact in client.read_artifacts() if artifact.key == "tilth-audit"]
+    assert "chosen_equals_rejected" in str(audit.data)
+
+
+@pytest.mark.filterwarnings("default")
+def test_only_what_may_pass_is_retried(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost disk is tried again and resumes; an error of Tilth's own is not tried twice."""
+    from prefect import flow
+
+    from tilth.flows.prefect_run import PrefectConductor
+    from tilth.schemas import BadInput
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    calls: list[str] = []
+
+    def flaky() -> str:
+        calls.append("flaky")
+        if calls.count("flaky") == 1:
+            raise OSError("no space left on device")
+        return "done"
+
+    def hopeless() -> None:
+        calls.append("hopeless")
+        raise BadInput("a source")
+
+    @flow
+    def conduct() -> str:
+        conductor = PrefectConductor(retry_delay_s=0.01)
+        result = conductor.perform("flaky", flaky)
+        with pytest.raises(BadInput):
+            conductor.perform("hopeless", hopeless)
+        return result
+
+    assert conduct() == "done"
+    assert calls == ["flaky", "flaky", "hopeless"]

@@ -1,0 +1,104 @@
+"""Settings: command line over environment over file; what is unknown is an error that names the nearest key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tilth.flows.settings import known_keys, load
+from tilth.schemas import ConfigError, NotFound
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _file(text: str) -> str:
+    Path("tilth.yaml").write_text(text)
+    return "tilth.yaml"
+
+
+def test_command_line_over_environment_over_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three values for one key the command line's wins, then the environment's, then the file's."""
+    _file("observed: {seed: 1}")
+    assert load().observed.seed == 1
+    monkeypatch.setenv("TILTH_OBSERVED__SEED", "2")
+    assert load().observed.seed == 2
+    assert load(pairs=["observed.seed=3"]).observed.seed == 3
+
+
+def test_sources_merge_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key from one place does not hide its neighbours from another."""
+    _file("observed: {seed: 1, pairs: {min_rank_gap: 2}}")
+    monkeypatch.setenv("TILTH_OBSERVED__PAIRS__MIN_NET", "3")
+    settings = load(pairs=["observed.bucket_rows=10"])
+    recipe = settings.recipe()
+    assert (recipe.seed, recipe.bucket_rows) == (1, 10)
+    assert (recipe.pairs.min_rank_gap, recipe.pairs.min_net) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "near"),
+    [
+        ("sorces: [a]", "sorces", "sources"),
+        (
+            "observed: {pairs: {min_rank_gpa: 1}}",
+            "observed.pairs.min_rank_gpa",
+            "observed.pairs.min_rank_gap",
+        ),
+        ("observed: {min_rank_gap: 1}", "observed.min_rank_gap", "observed.pairs.min_rank_gap"),
+    ],
+)
+def test_an_unknown_key_in_the_file_names_the_nearest(text: str, named: str, near: str) -> None:
+    """A typing error in the file is an error, at every level."""
+    with pytest.raises(ConfigError) as caught:
+        load(_file(text))
+    assert caught.value.found == named
+    assert near in str(caught.value.do)
+
+
+def test_an_unknown_variable_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error in the environment does not change nothing in silence."""
+    monkeypatch.setenv("TILTH_WORKSPCE", "elsewhere")
+    with pytest.raises(ConfigError, match="TILTH_WORKSPACE"):
+        load()
+
+
+@pytest.mark.parametrize("pair", ["observed.seed", "=1", "observed.sead=1", "observed.seed=often"])
+def test_a_bad_pair_is_an_error(pair: str) -> None:
+    """--set takes key=value, of a known key and the right kind."""
+    with pytest.raises(ConfigError):
+        load(pairs=[pair])
+
+
+def test_impossible_margins_are_refused_when_settings_are_read() -> None:
+    """A gap of nothing would let a tie pass as a preference."""
+    with pytest.raises(ConfigError, match="min_rank_gap"):
+        load(pairs=["observed.pairs.min_rank_gap=0"]).recipe()
+
+
+def test_a_file_that_is_named_must_be_there() -> None:
+    """A missing --config is an error; a missing tilth.yaml is not."""
+    assert load().sources == []
+    with pytest.raises(NotFound, match=r"other\.yaml"):
+        load("other.yaml")
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "a: [", "just words"])
+def test_a_file_that_holds_no_settings_is_named(text: str) -> None:
+    """YAML that is broken or of another kind is an error that names the file."""
+    with pytest.raises(ConfigError, match=r"tilth\.yaml"):
+        load(_file(text))
+
+
+def test_the_salt_has_one_place_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The salt reaches the recipe, and neither its settings nor their repr spell it out."""
+    monkeypatch.setenv("TILTH_USER_SALT", "do-not-show")
+    settings = load()
+    assert settings.recipe().ingest.user_salt == "do-not-show"
+    assert "do-not-show" not in repr(settings)
+    assert [key for key in known_keys() if "salt" in key] == ["user_salt"]
+    with pytest.raises(ConfigError, match="environment"):
+        load(pairs=["user_salt=do-not-show"])
