@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tilth.catalog.store import Catalog, Version
 
+REMOTE: Final = "://"  # what DuckDB has no file system for without an extension
 _VERSIONED: Final = r'"([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*@[0-9.]+)"'
 
 
@@ -89,7 +90,7 @@ def _register(connection: DuckDBPyConnection, name: str, version: Version) -> No
     else:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(version.family)}")
         view = f"{_quoted(version.family)}.{_quoted(version.table)}"
-    if version.files and "://" not in version.files[0]:
+    if version.files and REMOTE not in version.files[0]:
         rows = f"read_parquet([{_literals(version.files)}], hive_partitioning = false)"
     else:
         source = f"rows of {name}"

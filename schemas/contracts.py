@@ -339,7 +339,11 @@ def _pairs() -> Contract:
             "origin_unknown": _unknown("origin", ORIGINS),
             "method_unknown": _unknown("method", METHODS),
             "conversation_id_malformed": _malformed("conversation_id"),
-            "feedback_ids_empty": pl.col("feedback_ids").list.len().fill_null(0) == 0,
+            # Ranked siblings rest on the ranks of their conversation, not on signals.
+            "feedback_ids_empty": (
+                (pl.col("origin") == "observed_recovery")
+                & (pl.col("feedback_ids").list.len().fill_null(0) == 0)
+            ),
         },
         facts={
             "chosen_longer": _chars("chosen") > _chars("rejected"),
@@ -385,7 +389,8 @@ def _with_missing_quotes(frame: pl.DataFrame) -> pl.DataFrame:
     """Adds `quote_missing`: whether some quote does not stand in the row's text."""
     quotes = frame.select("text", quote=pl.col("evidence").list.eval(pl.element().struct.field("quote")))
     rows = quotes.with_row_index("row").filter(pl.col("quote").list.len() > 0).explode("quote")
-    stands = (pl.col("quote") != "") & pl.col("text").str.contains(pl.col("quote"), literal=True)
+    quote = pl.col("quote").str.strip_chars()
+    stands = (quote != "") & pl.col("text").str.contains(quote, literal=True)
     lost = rows.filter(~stands.fill_null(False)).get_column("row").unique()
     return frame.with_columns(
         pl.int_range(pl.len()).cast(pl.get_index_type()).is_in(lost.implode()).alias("quote_missing")

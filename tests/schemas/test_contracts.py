@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -272,7 +273,13 @@ def test_metrics_are_what_they_say() -> None:
     """Counts, shares, extremes and means of a small table are the ones worked out by hand."""
     two = rows("unpaired", {"weight": 0.25}, {"label": False, "completion": turns(("assistant", "no"))})
     row = measure("unpaired", two).row()
-    wanted = {"rows": 2, "labelled_true": 1, "labelled_true_share": 0.5, "weight_min": 0.25, "weight_max": 0.8}
+    wanted = {
+        "rows": 2,
+        "labelled_true": 1,
+        "labelled_true_share": 0.5,
+        "weight_min": 0.25,
+        "weight_max": 0.8,
+    }
     assert {name: row[name] for name in wanted} == wanted
     assert (row["completion_chars_min"], row["completion_chars_mean"]) == (2, 9)
 
@@ -300,6 +307,6 @@ def test_parts_add_up_to_the_whole(drawn: tuple[str, list[dict[str, Any]], list[
     table, changes, cuts = drawn
     whole = rows(table, *changes)
     bounds = [0, *cuts, whole.height]
-    parts = [whole[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    parts = [whole[start:end] for start, end in itertools.pairwise(bounds)]
     assert merge(measure(table, part) for part in parts) == measure(table, whole)
     assert merge(measure(table, part) for part in reversed(parts)) == measure(table, whole)
