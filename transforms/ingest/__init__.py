@@ -1,0 +1,25 @@
+"""Readers and normalisers: many log shapes become conversations; what cannot becomes quarantine, with its reason."""
+
+from tilth.transforms.ingest.detect import Detection, detect
+from tilth.transforms.ingest.inspect import Inspection, inspect
+from tilth.transforms.ingest.plan import plan
+from tilth.transforms.ingest.read import Batch, read
+from tilth.transforms.ingest.record import ReadConfig
+from tilth.transforms.ingest.shapes import SHAPES
+from tilth.transforms.ingest.sources import SourceFile, expand
+from tilth.transforms.ingest.step import Ingest
+
+__all__ = [
+    "SHAPES",
+    "Batch",
+    "Detection",
+    "Ingest",
+    "Inspection",
+    "ReadConfig",
+    "SourceFile",
+    "detect",
+    "expand",
+    "inspect",
+    "plan",
+    "read",
+]

@@ -1,0 +1,166 @@
+"""Sources: URIs, globs and directories become files, each with its size and a witness of its content.
+
+Any protocol of fsspec works (local, ``s3://``, ``gs://``, ``hf://datasets/…``). Nothing is read here beyond what the
+witness of a local file needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+import xxhash
+from fsspec.implementations.local import LocalFileSystem
+
+from tilth.schemas import BadInput, MissingExtra, NotFound
+
+CONTAINERS: Final[Mapping[str, str]] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+"""What a file's suffix says of its container; the bytes have the last word (`tilth.transforms.ingest.containers`)."""
+
+COMPRESSIONS: Final[Mapping[str, str]] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+_EXTRAS: Final = {"s3": "tilth[s3]", "s3a": "tilth[s3]", "gs": "tilth[gcs]", "gcs": "tilth[gcs]"}
+_WITNESS_KEYS: Final = ("ETag", "etag", "md5Hash", "blob_id", "oid", "sha256")
+_BLOCK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a source: where it is, how large, and a witness that changes when its content does."""
+
+    uri: str
+    source: str  # the URI, glob or directory that the user named
+    size_bytes: int
+    witness: str
+
+    @property
+    def compression(self) -> str | None:
+        """gzip, zstd, bz2 or None, by suffix."""
+        return COMPRESSIONS.get(_suffix(self.uri))
+
+    @property
+    def container(self) -> str | None:
+        """jsonl, json, csv, parquet, arrow or None, by suffix under the compression's."""
+        return _container(self.uri)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def expand(uris: Iterable[str]) -> list[SourceFile]:
+    """The files that `uris` name, in the order given, those of a glob or a directory by name; none twice.
+
+    A directory gives the files below it whose suffix is known, hidden ones left out. The witness of a local file is
+    the xxh3-128 of its bytes, of another file what its store says of it (ETag, checksum).
+
+    Raises `NotFound` for what matches nothing, `MissingExtra` for a protocol whose package is not installed,
+    `BadInput` for a protocol that nobody knows.
+    """
+    files: dict[str, SourceFile] = {}
+    for source in uris:
+        fs, path = filesystem(source)
+        for found in _matches(fs, path, source):
+            uri = _uri(fs, found, source)
+            files.setdefault(uri, SourceFile(uri, source, *_size_and_witness(fs, found)))
+    return list(files.values())
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of `uri` and its path there. Raises as `expand` does."""
+    protocol = fsspec.utils.get_protocol(uri)
+    try:
+        return fsspec.core.url_to_fs(uri)
+    except ImportError as error:
+        install = f"pip install '{_EXTRAS[protocol]}'" if protocol in _EXTRAS else str(error)
+        raise MissingExtra(
+            f"reading {protocol}:// needs a package that is not installed", do=install
+        ) from error
+    except ValueError as error:
+        known = "a local path, s3://, gs://, hf://datasets/… or another protocol of fsspec"
+        raise BadInput(f"the source {uri!r}", found=f"protocol {protocol!r}", wanted=known) from error
+
+
+def _matches(fs: Any, path: str, source: str) -> list[str]:
+    if any(letter in source for letter in "*?["):
+        found = [] if fs.exists(path) else sorted(p for p in fs.glob(path) if fs.isfile(p))
+        found = found or ([path] if fs.exists(path) else [])
+    elif fs.isdir(path):
+        found = sorted(p for p in fs.find(path) if _is_data(p.removeprefix(path)))
+    else:
+        found = [path] if fs.exists(path) else []
+    if not found:
+        raise _not_found(fs, path, source)
+    return found
+
+
+def _is_data(relative: str) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in relative.split("/"))
+    return not hidden and _container(relative) is not None
+
+
+def _not_found(fs: Any, path: str, source: str) -> NotFound:
+    near = _nearest(fs, path)
+    do = f"did you mean {near!r}?" if near else "check the path; a directory needs files with a known suffix"
+    return NotFound(f"the source {source!r} names no file", wanted=f"one of {', '.join(CONTAINERS)}", do=do)
+
+
+def _nearest(fs: Any, path: str) -> str | None:
+    parent, _, name = path.rpartition("/")
+    try:
+        names = [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(parent, detail=False)]
+    except (OSError, ValueError):
+        return None
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), None)
+
+
+def _uri(fs: Any, path: str, source: str) -> str:
+    if "::" in source:
+        return source
+    if not isinstance(fs, LocalFileSystem) or "://" in source:
+        return fs.unstrip_protocol(path)
+    return path if Path(source).is_absolute() or source.startswith("~") else _relative(path)
+
+
+def _relative(path: str) -> str:
+    import os.path
+
+    return os.path.relpath(path)
+
+
+def _size_and_witness(fs: Any, path: str) -> tuple[int, str]:
+    info = fs.info(path)
+    if isinstance(fs, LocalFileSystem):
+        return int(info["size"]), f"xxh3-128:{_digest(path)}"
+    named = next((f"{key.lower()}:{info[key]}" for key in _WITNESS_KEYS if info.get(key)), None)
+    return int(info.get("size") or 0), named or f"ukey:{fs.ukey(path)}"
+
+
+def _digest(path: str) -> str:
+    state = xxhash.xxh3_128()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            state.update(block)
+    return state.hexdigest()
+
+
+def _suffix(uri: str) -> str:
+    return Path(uri.partition("::")[0]).suffix.lower()
+
+
+def _container(uri: str) -> str | None:
+    name = uri.partition("::")[0].lower()
+    inner = name.removesuffix(_suffix(name)) if _suffix(name) in COMPRESSIONS else name
+    return CONTAINERS.get(Path(inner).suffix)

@@ -1,0 +1,41 @@
+"""The step that reads sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from tilth.transforms.ingest.read import read
+from tilth.transforms.ingest.record import ReadConfig
+from tilth.transforms.stage import Output, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """Reads logs into `conversations` as logged, and `quarantine`. Fields as in `ReadConfig`; raises `ConfigError`.
+
+    Takes no inputs; the task's options come from `tilth.transforms.ingest.plan`. Counts `rows_in`,
+    `rows_quarantined` and `conversations`.
+    """
+
+    name: ClassVar[str] = "ingest"
+    version: ClassVar[str] = "1"
+    user_salt: str = ""
+    max_message_chars: int = 1_000_000
+    on_consecutive: Literal["quarantine", "merge"] = "quarantine"
+
+    def __post_init__(self) -> None:
+        self.reading()
+
+    def reading(self) -> ReadConfig:
+        """The fields as the reader takes them."""
+        return ReadConfig(self.user_salt, self.max_message_chars, self.on_consecutive)
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per range of a file, or per source of message rows."""
+        for batch in read(task.options, self.reading()):
+            out.write("conversations", batch.conversations)
+            out.write("quarantine", batch.quarantine)
+            out.count("rows_in", batch.rows_in)
+            out.count("rows_quarantined", int(batch.quarantine.get_column("source_rows").sum()))
+            out.count("conversations", batch.conversations.height)
