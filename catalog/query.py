@@ -34,7 +34,7 @@ def query(catalog: Catalog, sql: str) -> pa.Table:
     import duckdb
 
     versions = dict(_mentioned(catalog, sql))
-    with duckdb.connect(config={"python_enable_replacements": False}) as connection:
+    with duckdb.connect() as connection:
         _refuse_all_but_select(connection, sql)
         for name, version in versions.items():
             _register(connection, name, version)

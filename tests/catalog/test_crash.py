@@ -14,7 +14,7 @@ import pytest
 from pyiceberg.exceptions import CommitFailedException
 
 from tilth.catalog import Catalog, Release, open_catalog, store
-from tilth.catalog.iceberg import FamilyCatalog
+from tilth.catalog.iceberg import TABLE_PROPERTIES, FamilyCatalog
 from tilth.schemas import TABLES, TilthError
 
 DAY = date(2026, 11, 21)
@@ -178,13 +178,14 @@ def test_a_lost_race_is_run_again(
     catalog: Catalog, stage: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When another writer was faster, both versions are there in the end and no leavings."""
-    rival = Release("observed", "rival", stage("rival", {"pairs": [{}]}), date=DAY)
+    # Of another day, so that the two do not already meet over their labels.
+    rival = Release("observed", "rival", stage("rival", {"pairs": [{}]}), date=date(2026, 11, 20))
     with open_catalog(str(tmp_path / "my work #1")) as other:
         done = iter([lambda: other.publish(rival)])
         slow = interrupted_by(lambda: next(done)(), times=1)
         monkeypatch.setattr("tilth.catalog.iceberg.replace", slow)
         version = catalog.publish(Release("observed", "r1", stage("r1", {"pairs": [{}]}), date=DAY))[0]
-    assert version.version == "2026.11.21.2"
+    assert version.version == "2026.11.21.1"
     assert [v.properties["tilth.run_id"] for v in catalog.versions("observed.pairs")] == ["r1", "rival"]
     assert orphans(catalog, "pairs") == set()
 
@@ -218,6 +219,29 @@ def test_two_releases_never_share_a_label(
         monkeypatch.setattr("tilth.catalog.iceberg.replace", interrupted_by(lambda: next(done)(), times=1))
         catalog.publish(Release("observed", "r1", stage("r1", {"pairs": [{}]}), date=DAY))
     assert labels(catalog) == {"observed.feedback": "2026.11.21.1", "observed.pairs": "2026.11.21.2"}
+
+
+def metadata_files(catalog: Catalog) -> tuple[set[str], set[str]]:
+    """The metadata files that the table of pairs remembers, and those that exist."""
+    table = catalog._iceberg.load_table(("observed", "pairs"))
+    remembered = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
+    return remembered, {str(path) for path in Path(table.location()).rglob("*.metadata.json")}
+
+
+def test_old_metadata_goes_after_the_commit_and_not_before(
+    catalog: Catalog, stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metadata that falls out of the log is deleted, but a crash before the commit deletes none of it."""
+    monkeypatch.setitem(TABLE_PROPERTIES, "write.metadata.previous-versions-max", "1")
+    for number in range(4):
+        catalog.publish(Release("observed", f"r{number}", stage(f"r{number}", {"pairs": [{}]}), date=DAY))
+    remembered, existing = metadata_files(catalog)
+    assert existing == remembered
+    CrashBeforeSqlCommit().install(monkeypatch)
+    with pytest.raises(Crash):
+        catalog.publish(Release("observed", "late", stage("late", {"pairs": [{}]}), date=DAY))
+    remembered, existing = metadata_files(catalog)
+    assert remembered <= existing
 
 
 def test_giving_up_is_an_error(

@@ -315,6 +315,14 @@ def test_the_audit_is_kept_with_the_version(catalog: Catalog, stage: Callable[..
     assert AuditReport.from_dict(kept).checks == report("warning").checks
 
 
+def test_a_replay_leaves_the_kept_audit_alone(catalog: Catalog, stage: Callable[..., Any]) -> None:
+    """What was seen when a version was committed stays on record, whatever a replay brings."""
+    files = stage("r1", {"pairs": [{}]})
+    first = publish(catalog, "r1", files, audit=report("warning"))[0]
+    publish(catalog, "r1", files, audit=report("info"))
+    assert "warning" in Path(first.properties["tilth.audit_uri"]).read_text()
+
+
 def test_a_catalog_is_only_made_when_asked(tmp_path: Path) -> None:
     """Looking into a workspace without a catalog is an error and leaves no trace."""
     with pytest.raises(NotFound, match="tilth demo"):
