@@ -46,13 +46,15 @@ def test_sentences_are_verbatim_and_hold_their_span(text: str, one: int, other: 
     ("known", "said", "new", "share"),
     [
         ("capital of Australia", "capitals, Australia's CAPITAL!", 0, 0.0),
-        ("capital of Australia", "that's wrong, please answer my question", 0, 0.0),
+        ("capital of Australia", "that's wrong, please answer my question", None, None),
         ("capital of Australia", "a poem about the capital", 1, 0.5),
         ("", "under 100 words", 2, 1.0),
-        ("don’t", "", 0, 0.0),
+        ("don’t", "", None, None),
     ],
 )
-def test_new_words_are_content_that_was_not_there(known: str, said: str, new: int, share: float) -> None:
+def test_new_words_are_content_that_was_not_there(
+    known: str, said: str, new: int | None, share: float | None
+) -> None:
     """Inflection, function words and words about the reply are not new; numbers are content."""
     assert new_words(pl.DataFrame({"known": [known], "said": [said]})).row(0) == (new, share)
 
@@ -62,4 +64,10 @@ def test_ignored_words_are_written_as_texts_are_compared() -> None:
     words = ignored_words()
     assert len(words) == len(set(words)) > 300
     texts = pl.DataFrame({"known": [""] * len(words), "said": words})
-    assert new_words(texts).get_column("new").sum() == 0
+    assert new_words(texts).get_column("new").null_count() == len(words)
+
+
+def test_texts_with_few_content_words_are_not_looked_up() -> None:
+    """Up to `beyond` content words cannot be too many, whatever is known."""
+    rows = pl.DataFrame({"known": ["", "tea"], "said": ["tea milk", "tea milk sugar"]})
+    assert new_words(rows, beyond=2).rows() == [(None, None), (2, 2 / 3)]

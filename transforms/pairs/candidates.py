@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import orjson
 import polars as pl
 
-from tilth.schemas import Reason, conform, content_ids
+from tilth.schemas import TABLES, Reason, conform, content_ids
 from tilth.schemas.ids import messages_key
 
 _PAYLOAD_CHARS: Final = 16_384  # at most 64 KiB as UTF-8
+_SPACES: Final = (" ", "\n", "\t", "\r", "\u00a0")
 
 DROPPED: Final = pl.Schema(
     {
@@ -76,72 +78,75 @@ def _calls(text: str | None, index: int) -> tuple[str | None, bool]:
 
 def normalised(side: str) -> pl.Expr:
     """The text of a side without case and white space: sides that agree in it are near-identical."""
-    content = pl.element().struct.field("content").str.to_lowercase().str.replace_all(r"\s+", "")
+    content = pl.element().struct.field("content").str.to_lowercase()
+    for space in _SPACES:  # three times faster than one regular expression
+        content = content.str.replace_all(space, "", literal=True)
     return pl.col(side).list.eval(content).list.join("\0")
 
 
-def rule_pairs(candidates: pl.DataFrame) -> Ruled:
+class Objection(NamedTuple):
+    """Why a candidate may not ship: where `found` holds, for `reason`; `detail` holds no user text."""
+
+    found: pl.Expr
+    reason: Reason
+    detail: str | pl.Expr
+
+
+def rule_pairs(candidates: pl.DataFrame, objections: Sequence[Objection]) -> Ruled:
     """Sorts candidates for pairs into rows of `pairs` and of `quarantine`.
 
     Args:
         candidates: columns `prompt`, `chosen`, `rejected`, `chosen_score`, `rejected_score`, `calls_tools`
-            (either side), `source`, and of `pairs` what else is known; `reason` and `detail` are null where
-            the strategy has no objection. A fault that any pair may have comes before the strategy's own.
+            (either side), `source`, of `pairs` what else is known, and what `objections` need.
+        objections: the strategy's own, most important first; those that any pair may meet come before them.
     """
-    margin = pl.col("chosen_score") - pl.col("rejected_score")
+    scored = candidates.with_columns(margin=pl.col("chosen_score") - pl.col("rejected_score"))
+    margin = pl.col("margin")
+    untold = ~(margin > 0).fill_null(False) | ~margin.is_finite()
+    same = normalised("chosen") == normalised("rejected")
     faults = [
-        (
-            normalised("chosen") == normalised("rejected"),
-            Reason.IDENTICAL_SIDES,
-            "the replies differ at most in case",
-        ),
-        (~(margin > 0).fill_null(False) | ~margin.is_finite(), Reason.TIE, "no margin between the scores"),
+        Objection(same, Reason.IDENTICAL_SIDES, "the replies differ at most in case and white space"),
+        *objections,
+        Objection(untold, Reason.TIE, "no margin between the scores"),
     ]
-    marked = _marked(candidates.with_columns(margin=margin), ("chosen", "rejected"), faults)
-    keys = [messages_key("prompt"), messages_key("chosen"), messages_key("rejected")]
-    return _ruled(marked, "pairs", keys, ["origin", "conversation_id", "prompt", "chosen", "rejected"])
+    keys = [messages_key("chosen"), messages_key("rejected")]
+    payload = ["origin", "conversation_id", "prompt", "chosen", "rejected"]
+    return _ruled(_judged(scored, ("chosen", "rejected"), faults), "pairs", keys, payload)
 
 
-def rule_unpaired(candidates: pl.DataFrame) -> Ruled:
+def rule_unpaired(candidates: pl.DataFrame, objections: Sequence[Objection]) -> Ruled:
     """Sorts candidates for unpaired labels as `rule_pairs` does for pairs; the side is `completion`."""
-    marked = _marked(candidates, ("completion",), [])
-    keys = [messages_key("prompt"), messages_key("completion"), pl.col("label").cast(pl.String)]
-    return _ruled(marked, "unpaired", keys, ["label", "conversation_id", "prompt", "completion"])
+    keys = [messages_key("completion"), pl.col("label").cast(pl.String)]
+    payload = ["label", "conversation_id", "prompt", "completion"]
+    return _ruled(_judged(candidates, ("completion",), objections), "unpaired", keys, payload)
 
 
-_Fault = tuple[pl.Expr, Reason, str]
-
-
-def _marked(candidates: pl.DataFrame, sides: tuple[str, ...], faults: list[_Fault]) -> pl.DataFrame:
+def _judged(rows: pl.DataFrame, sides: Sequence[str], objections: Sequence[Objection]) -> pl.DataFrame:
+    """`rows` with the `reason` and `detail` of the first objection that holds, else nulls."""
     last = pl.col("prompt").list.last().struct.field("role")
-    blank = pl.any_horizontal(normalised(side) == "" for side in sides)
-    common: list[_Fault] = [
-        (
-            (last != "user").fill_null(True),
-            Reason.PROMPT_NOT_FROM_USER,
-            "the prompt does not end with a user turn",
+    texts = [pl.col(side).list.first().struct.field("content") for side in sides]
+    blank = pl.any_horizontal(text.str.strip_chars().fill_null("") == "" for text in texts)
+    common = [
+        Objection(
+            last.ne_missing("user"), Reason.PROMPT_NOT_FROM_USER, "the prompt ends with another's turn"
         ),
-        (
-            pl.col("calls_tools"),
-            Reason.UNSUPPORTED_CONTENT,
-            "a side calls tools, which its messages do not hold",
-        ),
-        (blank, Reason.EMPTY_MESSAGE, "a side has no text"),
+        Objection(pl.col("calls_tools"), Reason.UNSUPPORTED_CONTENT, "a side calls tools, outside its text"),
+        Objection(blank, Reason.EMPTY_MESSAGE, "a side has no text"),
     ]
-    reason, detail = pl.col("reason"), pl.col("detail")
-    for found, why, text in reversed([*common, *faults]):
+    reason, detail = pl.lit(None, pl.String), pl.lit(None, pl.String)
+    for found, why, text in reversed([*common, *objections]):
         reason = pl.when(found).then(pl.lit(why.value)).otherwise(reason)
-        detail = pl.when(found).then(pl.lit(text)).otherwise(detail)
-    return candidates.with_columns(reason=reason, detail=detail)
+        detail = pl.when(found).then(pl.lit(text) if isinstance(text, str) else text).otherwise(detail)
+    return rows.with_columns(reason=reason, detail=detail)
 
 
 def _ruled(marked: pl.DataFrame, table: str, keys: list[pl.Expr], payload: list[str]) -> Ruled:
-    identified = marked.with_columns(
-        content_ids(marked, table, keys).alias("id"),
-        content_ids(marked, "prompts", keys[:1]).alias("prompt_id"),
+    prompted = marked.with_columns(
+        content_ids(marked, "prompts", [messages_key("prompt")]).alias("prompt_id")
     )
+    identified = prompted.with_columns(content_ids(prompted, table, [pl.col("prompt_id"), *keys]))
     passed = identified.filter(pl.col("reason").is_null())
-    kept = conform(passed.drop("source", "calls_tools", "reason", "detail"), table)
+    kept = conform(passed.select(pl.selectors.by_name(TABLES[table].names, require_all=False)), table)
     # Replies of equal text are one reply: what a conversation says of them counts once.
     once = [name for name in ("id", "conversation_id", "origin") if name in kept.columns]
     best = -pl.col("margin" if table == "pairs" else "weight")

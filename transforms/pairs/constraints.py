@@ -35,17 +35,23 @@ def content_words(text: pl.Expr) -> pl.Expr:
     return words.list.eval(pl.element().str.replace(_ENDINGS, "")).list.unique()
 
 
-def new_words(rows: pl.DataFrame) -> pl.DataFrame:
+def new_words(rows: pl.DataFrame, beyond: int = 0) -> pl.DataFrame:
     """How many content words of `said` do not occur in `known`, and their share of those of `said`.
 
     Args:
-        rows: text columns `known` (all that the earlier reply could know) and `said` (what the user said
-        since).
+        rows: text columns `known` (what the earlier reply could know) and `said` (what the user said since).
+        beyond: up to this many content words in `said` are not looked up.
 
     Returns:
-        Columns `new` (words) and `share` (0 to 1; 0 where `said` has no content words), row for row.
+        Columns `new` (words) and `share` (above 0, to 1), row for row; null where there is nothing to look up.
     """
-    said, known = content_words(pl.col("said")), content_words(pl.col("known"))
-    counted = rows.select(new=said.list.set_difference(known).list.len(), words=said.list.len())
-    share = pl.when(pl.col("words") > 0).then(pl.col("new") / pl.col("words")).otherwise(0.0)
-    return counted.select("new", share.alias("share"))
+    said = rows.select(words=content_words(pl.col("said"))).get_column("words")
+    asked = rows.select("known").with_columns(said).with_row_index("row").filter(said.list.len() > beyond)
+    counted = asked.select(
+        "row",
+        new=pl.col("words").list.set_difference(content_words(pl.col("known"))).list.len(),
+        words=pl.col("words").list.len(),
+    )
+    shares = counted.select("row", "new", share=pl.col("new") / pl.col("words"))
+    every = pl.DataFrame({"row": pl.arange(rows.height, dtype=pl.UInt32, eager=True)})
+    return every.join(shares, on="row", how="left", maintain_order="left").drop("row")

@@ -11,13 +11,11 @@ from __future__ import annotations
 import polars as pl
 
 from tilth.schemas import PL_MESSAGES, Reason
-from tilth.transforms.pairs.candidates import Ruled, replies, rule_pairs
+from tilth.transforms.pairs.candidates import Objection, Ruled, replies, rule_pairs
 from tilth.transforms.pairs.constraints import new_words
 from tilth.transforms.pairs.policy import PairPolicy
 from tilth.transforms.pairs.sentences import sentences
 from tilth.transforms.pairs.standing import opinions, says, thumbs
-
-_TOOL_RESULTS = "tool results between the replies, which the prompt does not hold"
 
 
 def recovery_pairs(conversations: pl.DataFrame, feedback: pl.DataFrame, policy: PairPolicy) -> Ruled:
@@ -39,7 +37,8 @@ def recovery_pairs(conversations: pl.DataFrame, feedback: pl.DataFrame, policy: 
     """
     found = _recoveries(opinions(feedback, conversations), policy)
     candidates = _with_turns(found, conversations, policy)
-    return rule_pairs(_with_objections(candidates, _corrections(feedback, candidates, policy), policy))
+    measured = _measured(candidates, _corrections(feedback, candidates, policy), policy)
+    return rule_pairs(measured, _objections(policy))
 
 
 def _recoveries(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
@@ -129,38 +128,15 @@ def _corrections(feedback: pl.DataFrame, candidates: pl.DataFrame, policy: PairP
     return corrected.group_by("conversation_id", "rejected_key").agg(pl.col("corrected").str.join("\n"))
 
 
-def _with_objections(candidates: pl.DataFrame, corrections: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
-    rows = candidates.join(
-        corrections, on=["conversation_id", "rejected_key"], how="left", maintain_order="left"
-    ).with_columns(pl.col("corrected").fill_null(""))
-    rows = rows.hstack(new_words(_texts(rows)))
-    used_tools = pl.col("between").list.eval(pl.element().struct.field("role") == "tool").list.any()
-    asked_more = (pl.col("new") > policy.max_new_words) & (pl.col("share") > policy.max_new_share)
-    counts = pl.format("{} new content words, share {}", "new", pl.col("share").round(2))
-    objections = [
-        (
-            pl.col("on_refusal"),
-            Reason.CORRECT_REFUSAL,
-            pl.lit("the complaint is about what looks like a refusal"),
-        ),
-        (
-            pl.col("contradictory"),
-            Reason.CONTRADICTORY,
-            pl.lit("the record also says the opposite of a side"),
-        ),
-        (used_tools, Reason.NEW_CONSTRAINTS, pl.lit(_TOOL_RESULTS)),
-        (asked_more, Reason.NEW_CONSTRAINTS, counts),
-    ]
-    reason, detail = pl.lit(None, pl.String), pl.lit(None, pl.String)
-    for found, why, text in reversed(objections):
-        reason = pl.when(found).then(pl.lit(why.value)).otherwise(reason)
-        detail = pl.when(found).then(text).otherwise(detail)
-    return rows.select(
-        "conversation_id", "source", "split", "tool_calls_json", "calls_tools", "prompt", "chosen", "rejected",
-        "chosen_score", "rejected_score", "feedback_ids",
-        reason=reason, detail=detail, origin=pl.lit("observed_recovery"), method=pl.lit("rules"),
+def _measured(candidates: pl.DataFrame, corrections: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
+    """The candidates with their count (`new`) and `share` of new content words."""
+    keys = ["conversation_id", "rejected_key"]
+    rows = candidates.join(corrections, on=keys, how="left", maintain_order="left")
+    return rows.hstack(new_words(_texts(rows), beyond=policy.max_new_words)).with_columns(
+        origin=pl.lit("observed_recovery"),
+        method=pl.lit("rules"),
         models=pl.struct(chosen="model", rejected="model"),
-    )  # fmt: skip
+    )
 
 
 def _texts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -168,6 +144,20 @@ def _texts(rows: pl.DataFrame) -> pl.DataFrame:
     users = pl.col("between").list.filter(pl.element().struct.field("role") == "user")
     known = pl.concat_list("prompt", pl.col("rejected").cast(PL_MESSAGES)).list.eval(content).list.join("\n")
     return rows.select(
-        known=pl.concat_str([known, pl.col("corrected")], separator="\n"),
+        known=pl.concat_str([known, pl.col("corrected").fill_null("")], separator="\n"),
         said=users.list.eval(content).list.join("\n"),
     )
+
+
+def _objections(policy: PairPolicy) -> list[Objection]:
+    used_tools = pl.col("between").list.eval(pl.element().struct.field("role") == "tool").list.any()
+    asked_more = (pl.col("new") > policy.max_new_words) & (pl.col("share") > policy.max_new_share)
+    counts = pl.format("{} new content words, share {}", "new", pl.col("share").round(2))
+    refused, opposed = "the complaint is about what looks like a refusal", "the record also says the opposite"
+    tools = "tool results between the replies, which the prompt does not hold"
+    return [
+        Objection(pl.col("on_refusal"), Reason.CORRECT_REFUSAL, refused),
+        Objection(pl.col("contradictory"), Reason.CONTRADICTORY, opposed),
+        Objection(used_tools, Reason.NEW_CONSTRAINTS, tools),
+        Objection(asked_more, Reason.NEW_CONSTRAINTS, counts),
+    ]

@@ -78,17 +78,28 @@ def settle(pairs: pl.DataFrame, unpaired: pl.DataFrame, rationales: pl.DataFrame
 
 
 def _contradictions(pairs: pl.DataFrame, unpaired: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    # polars' own hash is good enough within one process: only its equality counts.
-    sides = pairs.with_columns(_one=normalised("chosen").hash(), _other=normalised("rejected").hash())
-    low, high = pl.min_horizontal("_one", "_other"), pl.max_horizontal("_one", "_other")
-    both_ways = (pl.col("_one") < pl.col("_other")).n_unique().over("prompt_id", low, high) > 1
-    replied = unpaired.with_columns(_one=normalised("completion").hash())
-    both_labels = pl.col("label").n_unique().over("prompt_id", "_one") > 1
-    reason = pl.lit(Reason.CONTRADICTORY.value)
+    one, other = pl.col("_one"), pl.col("_other")
+    low, high = pl.min_horizontal(one, other), pl.max_horizontal(one, other)
+    both_ways = (one < other).n_unique().over("prompt_id", low, high) > 1
+    both_labels = pl.col("label").n_unique().over("prompt_id", one) > 1
     return (
-        sides.with_columns(reason=pl.when(both_ways).then(reason)).drop("_one", "_other"),
-        replied.with_columns(reason=pl.when(both_labels).then(reason)).drop("_one"),
+        _contradicted(pairs, {"_one": "chosen", "_other": "rejected"}, both_ways),
+        _contradicted(unpaired, {"_one": "completion"}, both_labels),
     )
+
+
+def _contradicted(rows: pl.DataFrame, sides: dict[str, str], opposed: pl.Expr) -> pl.DataFrame:
+    """`rows` with `reason`, looked for among those that share their prompt."""
+    # polars' own hash is good enough within one process: only its equality counts.
+    hashes = {name: normalised(side).hash() for name, side in sides.items()}
+    numbered = rows.with_row_index("_row")
+    sharing = numbered.filter(pl.col("prompt_id").is_duplicated())
+    found = (
+        sharing.with_columns(**hashes)
+        .filter(opposed)
+        .select("_row", reason=pl.lit(Reason.CONTRADICTORY.value))
+    )
+    return numbered.join(found, on="_row", how="left", maintain_order="left").drop("_row")
 
 
 def _homes(pairs: pl.DataFrame, unpaired: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import polars as pl
 
 from tilth.schemas import Reason, content_ids, empty
 from tilth.schemas.ids import messages_key
-from tilth.transforms.pairs.candidates import Ruled, replies, rule_pairs
+from tilth.transforms.pairs.candidates import Objection, Ruled, replies, rule_pairs
 from tilth.transforms.pairs.policy import PairPolicy
 
 _GROUP: Final = ["record_id", "index", "sibling_key"]
@@ -37,7 +37,9 @@ def sibling_pairs(
     siblings = _siblings(_measured(conversations), conversations)
     ranked = pl.concat([_by_measure(siblings, "rank", policy), _by_measure(siblings, "score", policy)])
     candidates = pl.concat([ranked, _by_thumbs(siblings, policy)])
-    return rule_pairs(_founded(candidates, empty("feedback") if feedback is None else feedback))
+    founded = _founded(candidates, empty("feedback") if feedback is None else feedback)
+    gap = pl.format("a gap of {} is none by policy", pl.col("margin"))
+    return rule_pairs(founded, [Objection(pl.col("tied"), Reason.TIE, gap)])
 
 
 def _measured(conversations: pl.DataFrame) -> pl.DataFrame:
@@ -84,12 +86,7 @@ def _by_measure(siblings: pl.DataFrame, measure: str, policy: PairPolicy) -> pl.
         pairs = pairs.filter(pl.col("rank").is_null() | pl.col("rank_other").is_null())
     gap = pl.col("worth") - pl.col("worth_other")
     tie = gap < policy.min_rank_gap if measure == "rank" else (gap <= policy.min_score_gap)
-    return pairs.select(
-        *_sides(),
-        origin=pl.lit("human_rank"),
-        reason=pl.when(tie | (gap == 0)).then(pl.lit(Reason.TIE.value)),
-        detail=pl.when(tie | (gap == 0)).then(pl.format("a gap of {} between {}s", gap, pl.lit(measure))),
-    )
+    return pairs.select(*_sides(), origin=pl.lit("human_rank"), tied=tie | (gap == 0))
 
 
 def _compared(rows: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
@@ -116,8 +113,7 @@ def _by_thumbs(siblings: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
     liked = rows.filter(pl.col("net") >= policy.min_net)
     disliked = rows.filter(pl.col("net") <= -policy.min_net)
     pairs = liked.join(disliked, on=_GROUP, suffix="_other")
-    nothing = pl.lit(None, pl.String)
-    return pairs.select(*_sides(), origin=pl.lit("reaction"), reason=nothing, detail=nothing)
+    return pairs.select(*_sides(), origin=pl.lit("reaction"), tied=pl.lit(False))
 
 
 def _sides() -> list[pl.Expr]:

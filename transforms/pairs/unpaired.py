@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from tilth.schemas import Reason
-from tilth.transforms.pairs.candidates import Ruled, replies, rule_unpaired
+from tilth.transforms.pairs.candidates import Objection, Ruled, replies, rule_unpaired
 from tilth.transforms.pairs.policy import PairPolicy
 from tilth.transforms.pairs.standing import opinions, says, thumbs
 
@@ -26,7 +26,12 @@ def unpaired_labels(conversations: pl.DataFrame, feedback: pl.DataFrame, policy:
     """
     clear = opinions(feedback, conversations).filter(_clear(policy))
     rows = replies(_labels(clear), conversations)
-    return rule_unpaired(_with_objections(rows))
+    refused, opposed = "the complaint is about what looks like a refusal", "there is praise and blame"
+    objections = [
+        Objection(pl.col("contradictory"), Reason.CONTRADICTORY, opposed),
+        Objection(pl.col("refused"), Reason.CORRECT_REFUSAL, refused),
+    ]
+    return rule_unpaired(rows.rename({"reply": "completion"}), objections)
 
 
 def _clear(policy: PairPolicy) -> pl.Expr:
@@ -50,16 +55,3 @@ def _labels(clear: pl.DataFrame) -> pl.DataFrame:
         feedback_ids=pl.col("id").unique().sort(),
         method=pl.col("method").max(),  # "rules" where words are among the signals
     )
-
-
-def _with_objections(rows: pl.DataFrame) -> pl.DataFrame:
-    contradictory, refused = pl.col("contradictory"), pl.col("refused")
-    return rows.select(
-        "conversation_id", "source", "split", "tool_calls_json", "calls_tools", "prompt", "label", "weight",
-        "feedback_ids", "model", "method",
-        completion="reply",
-        reason=pl.when(contradictory).then(pl.lit(Reason.CONTRADICTORY.value))
-        .when(refused).then(pl.lit(Reason.CORRECT_REFUSAL.value)),
-        detail=pl.when(contradictory).then(pl.lit("there is praise and blame for the reply"))
-        .when(refused).then(pl.lit("the complaint is about what looks like a refusal")),
-    )  # fmt: skip
