@@ -254,12 +254,12 @@ def _conversations() -> Contract:
             **_messages("messages"),
             "source_null": pl.col("source").is_null(),
             "record_id_null": pl.col("record_id").is_null(),
-            "messages_empty": _speechless("messages"),
+            "messages_empty": _none("messages"),
             "no_assistant_turn": ~messages.list.eval(_ROLE == "assistant").list.any(),
             "no_user_turn": ~messages.list.eval(_ROLE == "user").list.any(),
             "user_speaks_twice": initials.str.contains("uu", literal=True),
             "record_rows_negative": pl.col("record_rows") < 0,
-            "owned_from_outside": ~pl.col("owned_from").is_between(0, messages.list.len(), closed="left"),
+            "owned_from_outside": ~pl.col("owned_from").is_between(0, messages.list.len()),
             "reaction_outside": (
                 (last_reaction.max() >= messages.list.len()) | (last_reaction.min() < 0)
             ).fill_null(False),

@@ -127,7 +127,7 @@ BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("user_speaks_twice", {"messages": [*ASKED, *ASKED, *GOOD_REPLY]}),
         ("record_rows_negative", {"record_rows": -1}),
         ("record_rows_negative", {"record_rows": None}),
-        ("owned_from_outside", {"owned_from": 2}),
+        ("owned_from_outside", {"owned_from": 3}),
         ("owned_from_outside", {"owned_from": None}),
         ("reaction_outside", {"reactions": [{"message_index": 2, "kind": "thumbs"}]}),
         ("reaction_outside", {"reactions": [{"message_index": -1, "kind": "thumbs"}]}),
