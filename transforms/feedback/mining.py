@@ -1,0 +1,222 @@
+"""Feedback by rules: what users say about replies, found without a model.
+
+Sources: the 18 labels of WildFeedback (arXiv 2408.15549) and SPUR (arXiv 2403.12388); the similarity proxy of a
+repeated request is that of Naturally Occurring Feedback (arXiv 2407.10944, UR1). They label with a model; here lexical
+patterns, similarity and facts about the replies around a turn do it, so explicit signals are found and most implicit
+ones are not.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from tilth.schemas import PL_MESSAGES, content_ids, polars_schema
+from tilth.schemas.ids import messages_key
+from tilth.transforms.feedback.language import languages
+from tilth.transforms.feedback.matching import HITS, matches
+from tilth.transforms.feedback.patterns import context
+from tilth.transforms.feedback.rules import VERSION, FeedbackRules
+from tilth.transforms.feedback.taxonomy import POLARITY
+from tilth.transforms.feedback.turns import user_turns
+
+_LABEL_KINDS: Final = pl.Enum(list(POLARITY))
+
+
+class Mined(NamedTuple):
+    """What mining makes of a frame of conversations."""
+
+    feedback: pl.DataFrame
+    passed_over: pl.DataFrame
+
+
+def mine(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRules()) -> Mined:  # noqa: B008  (frozen)
+    """Finds the feedback in English conversations; counts the others by language.
+
+    Args:
+        conversations: table `conversations`; id, record_id, messages, owned_from, language and split are read.
+        rules: thresholds.
+
+    Returns:
+        `feedback`: table `feedback` and a boolean `owned` (the turn belongs to this conversation, not to an earlier
+        path of its tree); one row per user turn and polarity, ids equal for a turn that two paths share.
+        `passed_over`: columns language and conversations.
+    """
+    spoken_in = languages(conversations)
+    other = spoken_in.filter(spoken_in != "en").alias("language").value_counts(name="conversations", sort=False)
+    english = conversations.filter(spoken_in == "en")
+    turns = user_turns(english, rules)
+    signals = _signals(turns, _hits(turns, rules), rules)
+    kept = signals.filter(pl.col("strength") >= rules.min_strength)
+    return Mined(_rows(english, turns, kept), other.sort("language"))
+
+
+def score_turns(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRules()) -> pl.DataFrame:  # noqa: B008
+    """How satisfied and how dissatisfied each user turn sounds, for ranking; also below the emission threshold.
+
+    Returns one row per user turn that follows a reply, of conversations in any language: conversation_id,
+    message_index, sat and dsat in [0, 1), labels. Scores of 0.3 and more agree with the strengths of `mine` up to the
+    small prior that orders turns without any signal.
+    """
+    turns = user_turns(conversations, rules)
+    signals = _signals(turns, _hits(turns, rules), rules)
+    sides = [_side(signals, "positive", "sat"), _side(signals, "negative", "dsat")]
+    scored = turns
+    for side in sides:
+        scored = scored.join(side, on="turn", how="left", maintain_order="left")
+    return scored.select(
+        conversations.get_column("id").gather(turns.get_column("row")).alias("conversation_id"),
+        "message_index",
+        (1 - (1 - pl.col("sat").fill_null(0.0)) * (1 - _faintly_pleased())).alias("sat"),
+        (1 - (1 - pl.col("dsat").fill_null(0.0)) * (1 - _faintly_displeased())).alias("dsat"),
+        pl.concat_list(pl.col("sat_labels").fill_null([]), pl.col("dsat_labels").fill_null([])).alias("labels"),
+    )
+
+
+def _side(signals: pl.DataFrame, polarity: str, name: str) -> pl.DataFrame:
+    chosen = signals.filter(pl.col("polarity") == polarity)
+    return chosen.select("turn", pl.col("strength").alias(name), pl.col("labels").alias(f"{name}_labels"))
+
+
+def _hits(turns: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
+    """Lexical and implicit hits, weighted by the length of the turn."""
+    hits = pl.concat([matches(turns), *_implicit(turns, rules)])
+    words = turns.get_column("words").gather(hits.get_column("turn"))
+    damped = pl.when(words > rules.wordy).then(pl.col("weight") * rules.damp).otherwise(pl.col("weight"))
+    return hits.with_columns(damped)
+
+
+def _implicit(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
+    repeats = turns.filter("repeats")
+    sorry = turns.filter(pl.col("apologised") & (pl.col("words") <= rules.wordy))
+    return [_whole(repeats, "revision", 0.5, rules), _whole(sorry, "negative_feedback", 0.4, rules)]
+
+
+def _whole(turns: pl.DataFrame, label: str, weight: float, rules: FeedbackRules) -> pl.DataFrame:
+    """Hits whose evidence is the turn itself, cut at `rules.evidence_chars`."""
+    end = turns.get_column("content").str.len_chars().clip(upper_bound=rules.evidence_chars)
+    hits = turns.select("turn", label=pl.lit(label), weight=pl.lit(weight), start=pl.lit(0), end=end)
+    return hits.cast(dict(HITS))
+
+
+def _signals(turns: pl.DataFrame, hits: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
+    """One row per turn and polarity: strength (noisy-or over labels), labels by weight, one quote per label."""
+    best = hits.sort(
+        ["turn", "weight", "label", "start", "end"], descending=[False, True, False, False, True]
+    ).unique(["turn", "label"], keep="first", maintain_order=True)
+    polarity = pl.col("label").replace_strict(POLARITY, return_dtype=pl.String).alias("polarity")
+    signals = best.with_columns(polarity).group_by("turn", "polarity", maintain_order=True).agg(
+        (1 - (1 - pl.col("weight")).product()).clip(upper_bound=0.99).alias("strength"),
+        pl.col("label").alias("labels"),
+        pl.struct("label", "start", "end").alias("spans"),
+    )
+    return _without_overruled(signals, rules)
+
+
+def _without_overruled(signals: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
+    """Drops politeness around a complaint ("thanks but …") and faint complaints around praise."""
+    other = signals.select("turn", pl.col("strength").alias("against"), pl.col("polarity").alias("other"))
+    other = other.with_columns(pl.col("other").replace({"positive": "negative", "negative": "positive"}))
+    signals = signals.join(
+        other, left_on=["turn", "polarity"], right_on=["turn", "other"], how="left", maintain_order="left"
+    )
+    polite = pl.col("labels").list.set_difference(["gratitude", "acknowledgement", "positive_closure", "humor"])
+    against = pl.col("against").fill_null(0.0)
+    overruled = (
+        pl.when(pl.col("polarity") == "positive")
+        .then((against >= rules.min_strength) & (polite.list.len() == 0) & (against + 0.35 > pl.col("strength")))
+        .otherwise((pl.col("strength") < rules.explicit) & (against >= rules.explicit))
+    )
+    return signals.filter(~overruled).drop("against")
+
+
+def _faintly_displeased() -> pl.Expr:
+    """A prior below every emitted signal: what a dissatisfied user's turn looks like when no pattern finds it."""
+    return pl.sum_horizontal(
+        pl.col("failed") * 0.12,
+        pl.col("apologised") * 0.05,
+        pl.col("similar") * 0.08,
+        (pl.col("words") <= 12) * 0.02,
+        pl.col("spoken").str.contains(r"\b(?:no|not|but|why|dont|still|again|instead|n't|don't|wrong)\b") * 0.05,
+        (pl.col("spoken").str.contains(r"\?\?|!!|\.\.\.")) * 0.02,
+    )
+
+
+def _faintly_pleased() -> pl.Expr:
+    return pl.sum_horizontal(
+        pl.col("spoken").str.contains(r"\b(?:yes|yeah|great|good|ok|okay|nice|love|like|cool|sure|thank)\b") * 0.1,
+        pl.col("spoken").str.contains(r"!") * 0.03,
+        (~pl.col("failed")) * 0.03,
+    )
+
+
+def _rows(conversations: pl.DataFrame, turns: pl.DataFrame, signals: pl.DataFrame) -> pl.DataFrame:
+    about = turns.select(pl.exclude("turn").gather(signals.get_column("turn")))
+    of = conversations.select("id", "record_id", "messages", "owned_from", "split")
+    of = of.select(pl.all().gather(about.get_column("row"))).rename({"id": "conversation_id"})
+    rows = pl.concat([signals, about, of], how="horizontal").with_columns(
+        _on_refusal(), dialogue_state(), method=pl.lit("rules"), method_version=pl.lit(VERSION)
+    )
+    rows = rows.with_columns(_quotes(rows), (pl.col("message_index") >= pl.col("owned_from")).alias("owned"))
+    schema = polars_schema("feedback")
+    rows = rows.with_columns(feedback_ids(rows)).select(*schema, "owned")
+    return rows.cast(dict(schema)).sort("conversation_id", "message_index", "polarity", maintain_order=True)
+
+
+def feedback_ids(rows: pl.DataFrame) -> pl.Series:
+    """Ids that do not depend on the path through a tree: the record, the turns up to the signal, what it says.
+
+    `rows` has record_id, messages, message_index, target_index, polarity and method.
+    """
+    prefix = rows.select(
+        "record_id",
+        pl.col("messages").cast(PL_MESSAGES).list.head(pl.col("message_index") + 1).alias("prefix"),
+        pl.col("target_index").cast(pl.String),
+        "polarity",
+        "method",
+    )
+    keys = [pl.col("record_id"), messages_key("prefix"), pl.col("target_index"), pl.col("polarity"), pl.col("method")]
+    return content_ids(prefix, "feedback", keys)
+
+
+def _quotes(rows: pl.DataFrame) -> pl.Series:
+    spans = rows.select("content", "spans").with_row_index("at").explode("spans").unnest("spans")
+    quoted = spans.with_columns(
+        pl.col("content").str.slice(pl.col("start"), pl.col("end") - pl.col("start")).alias("text")
+    )
+    listed = quoted.group_by("at", maintain_order=True).agg(pl.struct("label", "text", "start", "end").alias("evidence"))
+    return listed.get_column("evidence")
+
+
+def _on_refusal() -> pl.Expr:
+    """A complaint about what looks like a right refusal: a refusal by policy, or of a request that reads as harmful."""
+    harmful = context()["harmful"]
+    asked = pl.col("request").str.to_lowercase().str.contains(harmful) | pl.col("spoken").str.contains(harmful)
+    refused = pl.col("refused") & (pl.col("by_policy") | asked)
+    return ((pl.col("polarity") == "negative") & refused).alias("on_refusal")
+
+
+def dialogue_state() -> pl.Expr:
+    """Where the conversation goes with this turn.
+
+    closing: it ends (farewell, "that is all"). refinement: the same request goes on, with a change or a repetition.
+    new_request: something else is asked for beside the signal. feedback: the turn is the signal and little more.
+    continuation: anything else.
+    """
+    found = context()
+    text = pl.col("spoken")
+    asks = text.str.contains(found["asks"])
+    refines = pl.col("labels").list.set_intersection(
+        ["revision", "style", "insufficient_detail", "ignored", "getting_there"]
+    )
+    said = pl.col("spans").list.eval(pl.element().struct.field("end") - pl.element().struct.field("start")).list.max()
+    return (
+        pl.when(text.str.contains(found["closes"]) & ~asks).then(pl.lit("closing"))
+        .when((refines.list.len() > 0) | pl.col("repeats")).then(pl.lit("refinement"))
+        .when(asks & (pl.col("polarity") == "positive")).then(pl.lit("new_request"))
+        .when((pl.col("words") <= 12) | (said * 2 > text.str.len_chars())).then(pl.lit("feedback"))
+        .when(asks).then(pl.lit("new_request"))
+        .otherwise(pl.lit("continuation"))
+        .alias("dialogue_state")
+    )
