@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tilth.transforms.ingest.read import read
+from tilth.transforms.hygiene import keys
+from tilth.transforms.ingest.batches import read
 from tilth.transforms.ingest.record import ReadConfig
 from tilth.transforms.stage import Output, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """Reads logs into `conversations` as logged, and `quarantine`. Fields as in `ReadConfig`; raises `ConfigError`.
+    """Reads logs into `conversations` as logged, their `keys`, and `quarantine`. Fields as in `ReadConfig`.
 
-    Takes no inputs; the task's options come from `tilth.transforms.ingest.plan`. Counts `rows_in`,
-    `rows_quarantined` and `conversations`.
+    Takes no inputs; the task's options come from `tilth.transforms.ingest.plan`. `keys` is what
+    `tilth.transforms.hygiene.assign` compares, row for row beside each part. Counts `rows_in`, in all and by source.
     """
 
     name: ClassVar[str] = "ingest"
@@ -35,7 +36,7 @@ class Ingest:
         """One task per range of a file, or per source of message rows."""
         for batch in read(task.options, self.reading()):
             out.write("conversations", batch.conversations)
+            out.write("keys", keys(batch.conversations))
             out.write("quarantine", batch.quarantine)
             out.count("rows_in", batch.rows_in)
-            out.count("rows_quarantined", int(batch.quarantine.get_column("source_rows").sum()))
-            out.count("conversations", batch.conversations.height)
+            out.count(f"rows_in@{task.options['source']}", batch.rows_in)

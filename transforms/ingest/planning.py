@@ -10,7 +10,7 @@ from typing import Any, Final
 from tilth.schemas import BadInput, ConfigError
 from tilth.transforms.ingest import column_map
 from tilth.transforms.ingest.containers import chunks, container_of, record_of, row_group_ranges
-from tilth.transforms.ingest.detect import Detection, detect
+from tilth.transforms.ingest.detection import Detection, detect
 from tilth.transforms.ingest.record import Refused, SetAside
 from tilth.transforms.ingest.shapes import SHAPES
 from tilth.transforms.ingest.sources import SourceFile
