@@ -40,7 +40,7 @@ def test_every_source_row_is_accounted_for(world: World) -> None:
         assert source.rows_in == world.expected["files"][source.source.rpartition("/")[2]]["rows"]
         assert source.rows_in == source.rows_out + source.rows_quarantined
     rows = world.table("quarantine").filter(pl.col("source_rows") > 0)["source_rows"].sum()
-    assert rows == world.result.rows_quarantined == len(_of(world, "broken")) + len(_of(world, "duplicates"))
+    assert rows == world.result.rows_quarantined == len(_of(world, "broken"))
 
 
 def test_every_broken_row_is_in_quarantine_with_its_reason(world: World) -> None:
@@ -48,7 +48,6 @@ def test_every_broken_row_is_in_quarantine_with_its_reason(world: World) -> None
     lost = world.table("quarantine").filter(pl.col("source_rows") > 0)
     found = Counter(zip(lost["source"].str.split("/").list.last(), lost["reason"], strict=True))
     wanted = Counter((name, item["reason"]) for name, item in _of(world, "broken"))
-    wanted += Counter((name, item["kind"]) for name, item in _of(world, "duplicates"))
     assert found == wanted
 
 
