@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +14,7 @@ import polars as pl
 from tilth.schemas import Reason
 from tilth.transforms.ingest.assemble import ROW, draft, finish, quarantine
 from tilth.transforms.ingest.containers import Chunk, chunks, record_of
-from tilth.transforms.ingest.fast import FastPath
+from tilth.transforms.ingest.fast import Clean, FastPath
 from tilth.transforms.ingest.record import PAYLOAD_BYTES, ReadConfig, Record, Refused, SetAside
 from tilth.transforms.ingest.shapes import ChatShape, Shape, shape_for
 from tilth.transforms.ingest.trees import read_trees
@@ -22,6 +24,8 @@ BATCH_BYTES: Final = 32 << 20
 _CHAT_ROWS: Final = 16_384  # of a chunk at once; a record of another shape may be several conversations
 _OTHER_ROWS: Final = 4_096
 _TREES_AT_ONCE: Final = 512
+
+_Given = Chunk | SetAside
 
 
 class Batch(NamedTuple):
@@ -81,15 +85,33 @@ def _pieces(options: Mapping[str, Any], config: ReadConfig, fast: bool, limit: i
     usable = path if path and path.ready else None
     given = _sliced(chunks(file, usable.columns if usable else None), _CHAT_ROWS if usable else _OTHER_ROWS)
     seen = 0
-    for chunk in given:
-        piece = _piece(chunk, file, shape, config, usable if fast else None)
+    for chunk, clean in _ahead(given, usable if fast else None):
+        piece = _piece(chunk, clean, file, shape, config)
         yield piece
         seen += piece.rows_in
         if limit is not None and seen >= limit:
             return
 
 
-def _sliced(given: Iterable[Chunk | SetAside], rows: int) -> Iterator[Chunk | SetAside]:
+def _ahead(given: Iterable[_Given], path: FastPath | None) -> Iterator[tuple[_Given, Clean | None]]:
+    """Each chunk with what the fast path makes of it, read two chunks ahead: Arrow and polars let go of the lock."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        waiting: deque[tuple[_Given, Future[Clean] | None]] = deque()
+        for chunk in given:
+            if path is None or isinstance(chunk, SetAside):
+                waiting.append((chunk, None))
+            else:
+                waiting.append((chunk, pool.submit(path.read, chunk)))
+            if len(waiting) > 2:
+                yield _awaited(*waiting.popleft())
+        yield from (_awaited(*one) for one in waiting)
+
+
+def _awaited(chunk: _Given, clean: Future[Clean] | None) -> tuple[_Given, Clean | None]:
+    return chunk, clean.result() if clean else None
+
+
+def _sliced(given: Iterable[_Given], rows: int) -> Iterator[_Given]:
     for chunk in given:
         if isinstance(chunk, SetAside) or len(chunk) <= rows:
             yield chunk
@@ -98,15 +120,10 @@ def _sliced(given: Iterable[Chunk | SetAside], rows: int) -> Iterator[Chunk | Se
 
 
 def _piece(
-    chunk: Chunk | SetAside,
-    file: Mapping[str, Any],
-    shape: Shape | None,
-    config: ReadConfig,
-    path: FastPath | None,
+    chunk: _Given, clean: Clean | None, file: Mapping[str, Any], shape: Shape | None, config: ReadConfig
 ) -> Batch:
     if isinstance(chunk, SetAside):
         return _batch([], [chunk], [file], config, 1)
-    clean = path.read(chunk) if path else None
     left = np.arange(len(chunk)) if clean is None else clean.left
     records, refused = _by_reference(chunk, left, shape, config)
     drafted = draft(records, config.user_salt)
@@ -167,7 +184,7 @@ def _batch(
     return Batch(finish(drafted, files[0]["uri"]), quarantine(asides, files), rows_in)
 
 
-def _limited(files: list[Mapping[str, Any]], limit: int | None) -> Iterator[tuple[int, Chunk | SetAside]]:
+def _limited(files: list[Mapping[str, Any]], limit: int | None) -> Iterator[tuple[int, _Given]]:
     seen = 0
     for number, file in enumerate(files):
         for chunk in _sliced(chunks(file), _OTHER_ROWS):

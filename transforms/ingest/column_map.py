@@ -21,10 +21,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
-import fsspec
-
 from tilth.schemas import BadInput, NotFound
 from tilth.transforms.ingest.shapes.chat import ChatShape
+from tilth.transforms.ingest.sources import open_bytes
 from tilth.transforms.ingest.turns import ROLES
 
 _PATHS: Final = ("turns", "speaker", "text", "id", "user", "started_at", "model", "language", "system")
@@ -37,7 +36,7 @@ def load(uri: str) -> dict[str, Any]:
     import yaml
 
     try:
-        with fsspec.open(uri, "rb") as file:
+        with open_bytes(uri) as file:
             value = yaml.safe_load(file)
     except FileNotFoundError as error:
         raise NotFound(f"the column map {uri!r}", do="check the path") from error

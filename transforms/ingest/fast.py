@@ -105,7 +105,7 @@ class FastPath:
 
     def _clean(self, frame: pl.DataFrame) -> pl.DataFrame:
         turns = _flat_turns(frame.get_column(self.shape.turns), self)
-        meta = self._meta(frame)
+        meta = self._meta(_without_empty(frame))
         clean = turns.clean & ~meta.get_column("_doubt").to_numpy()
         drafted = meta.with_columns(turns.messages.alias("messages")).filter(pl.Series(clean))
         return _completed(drafted, self.config.user_salt)
@@ -136,6 +136,10 @@ class FastPath:
             _first([value for value, _ in instants], pl.Datetime("us", "UTC")).alias("started_at"),
             (pl.any_horizontal(doubts) if doubts else pl.lit(False)).fill_null(False).alias("_doubt"),
         )
+
+
+def _without_empty(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select(column for column in frame if column.null_count() < len(column))
 
 
 def _first(values: list[pl.Expr], kind: pl.DataType) -> pl.Expr:
@@ -173,11 +177,8 @@ def _instant(frame: pl.DataFrame, key: str) -> tuple[pl.Expr, pl.Expr]:
 
 
 def _from_iso(value: pl.Expr) -> pl.Expr:
-    zoned = (
-        pl.when(value.str.contains(r"[+-]\d\d:\d\d$"))
-        .then(value)
-        .otherwise(value.str.strip_suffix("Z") + "+00:00")
-    )
+    has_offset = value.str.slice(-6, 1).is_in(["+", "-"])
+    zoned = pl.when(has_offset).then(value).otherwise(value.str.strip_suffix("Z") + "+00:00")
     read = zoned.str.replace(" ", "T", literal=True).str.to_datetime(
         "%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False
     )
@@ -254,24 +255,24 @@ def _talks(codes: np.ndarray, begins: np.ndarray) -> np.ndarray:
 def _listed(role: pl.Series, text: pl.Series, sizes: np.ndarray) -> pl.Series:
     import pyarrow as pa
 
-    flat = pl.DataFrame([role.alias("role"), text.alias("content")]).to_struct("messages").to_arrow()
+    flat = pl.DataFrame([role.alias("role"), text.alias("content")]).to_struct("messages")
+    values = flat.to_arrow(compat_level=pl.CompatLevel.newest())  # the oldest would copy all texts
     offsets = pa.array(np.concatenate(([0], np.cumsum(sizes))), pa.int64())
-    return pl.Series("messages", pa.LargeListArray.from_arrays(offsets, flat))
+    return pl.Series("messages", pa.LargeListArray.from_arrays(offsets, values))
 
 
 def _completed(drafted: pl.DataFrame, salt: str) -> pl.DataFrame:
     """All columns of a draft."""
     kinds = draft_schema()
-    users = drafted.get_column("_user").unique().drop_nulls()
-    hashed = [user_key(user, salt) for user in users]
+    hashed = [None if user is None else user_key(user, salt) for user in drafted.get_column("_user")]
     fixed: Mapping[str, Any] = {"record_rows": 1, "owned_from": 0, "other_user_keys": [], "reactions": []}
-    keys = pl.col("_user").replace_strict(users, hashed, default=None, return_dtype=pl.String)
+    keys = pl.Series("user_key", hashed, dtype=pl.String)
     rest = [
         pl.lit(fixed.get(name), dtype=kind).alias(name)
         for name, kind in kinds.items()
         if name not in drafted.columns
     ]
-    return drafted.with_columns(rest).with_columns(keys.alias("user_key")).select(list(kinds))
+    return drafted.with_columns(rest).with_columns(keys).select(list(kinds))
 
 
 def _json_frames(chunk: JsonChunk, path: FastPath) -> Iterator[pl.DataFrame]:
@@ -298,7 +299,7 @@ def _plain_lines(chunk: JsonChunk, texts: pl.Series) -> np.ndarray:
     doubtful = text.str.contains_any(list(_DOUBTFUL)).fill_null(True).to_numpy()
     plain = (data[chunk.starts] == ord("{")) & (data[ends] == ord("}")) & ~doubtful
     for row in np.flatnonzero(plain & (ends - chunk.starts > _DEEP_BYTES)):
-        line = chunk.payload(row)
+        line = chunk.payload(int(row))
         plain[row] = line.count(b"]") + line.count(b"}") < _DEEP_BRACKETS
     return plain
 
@@ -339,7 +340,7 @@ def _sample(chunk: JsonChunk, rows: np.ndarray) -> Mapping[str, Any] | None:
 
     for row in rows[:8]:
         try:
-            return orjson.loads(chunk.payload(row))
+            return orjson.loads(chunk.payload(int(row)))
         except ValueError:
             continue
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from tilth.schemas import Reason
@@ -76,6 +77,7 @@ def _from_epoch(value: float) -> datetime | None:
     return _EPOCH + timedelta(**{unit: value})
 
 
+@lru_cache(maxsize=1 << 16)
 def user_key(user: str, salt: str) -> str:
     """The salted 128-bit hash that stands for a user."""
     return hashlib.blake2b(f"{salt}\0{user}".encode(), digest_size=16).hexdigest()

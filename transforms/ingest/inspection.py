@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
 
-from tilth.transforms.ingest.planning import plan, sniff
 from tilth.transforms.ingest.batches import read
+from tilth.transforms.ingest.planning import plan, sniff
 from tilth.transforms.ingest.record import ReadConfig
 from tilth.transforms.ingest.sources import SourceFile, expand
 

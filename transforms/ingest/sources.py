@@ -15,6 +15,7 @@ from typing import Any, Final
 import fsspec
 import xxhash
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import get_protocol
 
 from tilth.schemas import BadInput, MissingExtra, NotFound
 
@@ -80,7 +81,7 @@ def expand(uris: Iterable[str]) -> list[SourceFile]:
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec file system of `uri` and its path there. Raises as `expand` does."""
-    protocol = fsspec.utils.get_protocol(uri)
+    protocol = get_protocol(uri)
     try:
         return fsspec.core.url_to_fs(uri)
     except ImportError as error:
@@ -91,6 +92,11 @@ def filesystem(uri: str) -> tuple[Any, str]:
     except ValueError as error:
         known = "a local path, s3://, gs://, hf://datasets/… or another protocol of fsspec"
         raise BadInput(f"the source {uri!r}", found=f"protocol {protocol!r}", wanted=known) from error
+
+
+def open_bytes(uri: str) -> Any:
+    """A file at `uri`, open for reading bytes (Any: fsspec does not type its files)."""
+    return fsspec.open(uri, "rb")
 
 
 def _matches(fs: Any, path: str, source: str) -> list[str]:

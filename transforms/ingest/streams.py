@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import fsspec
+from tilth.transforms.ingest.sources import open_bytes
 
 BLOCK_BYTES: Final = 4 << 20
 
@@ -25,7 +25,7 @@ def blocks(uri: str, compression: str | None, start: int = 0) -> Iterator[bytes]
 
     Raises `Cut` in the place of the bytes that a truncated or broken compressed stream lost.
     """
-    with fsspec.open(uri, "rb") as file:
+    with open_bytes(uri) as file:
         if start:
             file.seek(start)
         stored = iter(lambda: file.read(BLOCK_BYTES), b"")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import fsspec
-
 from tilth.schemas import Reason
 from tilth.transforms.ingest.containers.rows import ArrowChunk
 from tilth.transforms.ingest.record import SetAside
+from tilth.transforms.ingest.sources import open_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +31,7 @@ def parquet_chunks(
 
     at = 0
     try:
-        with fsspec.open(uri, "rb") as file, pq.ParquetFile(file) as parquet:
+        with open_bytes(uri) as file, pq.ParquetFile(file) as parquet:
             wanted = range(*groups) if groups else range(parquet.num_row_groups)
             at = sum(parquet.metadata.row_group(n).num_rows for n in range(wanted.start))
             names = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
@@ -54,7 +53,7 @@ def row_group_ranges(uri: str) -> list[tuple[int, int]] | None:
     import pyarrow.parquet as pq
 
     try:
-        with fsspec.open(uri, "rb") as file:
+        with open_bytes(uri) as file:
             metadata = pq.read_metadata(file)
     except (pa.ArrowException, OSError, EOFError):
         return None
@@ -73,7 +72,7 @@ def arrow_chunks(uri: str) -> Iterator[ArrowChunk | SetAside]:
 
     at = 0
     try:
-        with fsspec.open(uri, "rb") as file:
+        with open_bytes(uri) as file:
             magic = file.read(len(_ARROW_FILE))
             file.seek(0)
             for batch in _batches(file, magic == _ARROW_FILE) if magic else ():

@@ -155,7 +155,7 @@ def _link(nodes: Mapping[str, Node]) -> list[Node]:
     """Hangs children below parents, best rank first, then by id, so that the order of rows does not matter."""
     roots = [node for node in nodes.values() if node.parent is None]
     for node in nodes.values():
-        if node.parent in nodes:
+        if node.parent is not None and node.parent in nodes:
             nodes[node.parent].children.append(node)
     for siblings in (roots, *(node.children for node in nodes.values())):
         siblings.sort(key=lambda node: (node.rank is None, node.rank or 0.0, node.id))
