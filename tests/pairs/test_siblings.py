@@ -191,3 +191,13 @@ def test_pairs_name_the_reactions_that_they_rest_on(build: Any) -> None:
         ["down", "up"]
     ]
     assert sibling_pairs(conversations, POLICY).kept.get_column("feedback_ids").to_list() == [[]]
+
+
+def test_replies_of_equal_text_count_once(build: Any) -> None:
+    """Equal pairs and equal dropped candidates of one record are written once, so that ids stay unique."""
+    liked, disliked = ("good", {"thumbs_up": 1}), ("poor", {"thumbs_down": 1})
+    ruled = sibling_pairs(siblings(build, liked, disliked, disliked), POLICY)
+    assert ruled.kept.height == 1
+    ties = sibling_pairs(siblings(build, ("a", {"rank": 0}), ("b", {"rank": 0}), ("b", {"rank": 0})), POLICY)
+    assert ties.dropped.is_unique().all()
+    assert set(ties.dropped.get_column("reason")) == {"tie", "identical_sides"}
