@@ -18,9 +18,10 @@ DAY = date(2026, 11, 21)
 
 @pytest.fixture
 def filled(catalog: Catalog, stage: Callable[..., Any], rows: Callable[[], Any]) -> Catalog:
-    """Two versions of everything; in the newer, pairs are empty."""
-    catalog.publish(Release("observed", "r1", stage("r1"), date=DAY))
-    catalog.publish(Release("observed", "r2", stage("r2", {**rows(), "pairs": []}), date=DAY))
+    """Two versions of three tables; in the newer, pairs are empty."""
+    some = {table: rows()[table] for table in ("pairs", "unpaired", "rationales")}
+    catalog.publish(Release("observed", "r1", stage("r1", some), date=DAY))
+    catalog.publish(Release("observed", "r2", stage("r2", {**some, "pairs": []}), date=DAY))
     return catalog
 
 
@@ -54,7 +55,7 @@ def test_an_empty_table_has_its_columns(filled: Catalog) -> None:
 def test_show_tables_lists_the_datasets(filled: Catalog) -> None:
     """Whoever names no dataset finds all of them."""
     names = query(filled, "select table_name from information_schema.tables")["table_name"].to_pylist()
-    assert {"pairs", "conversations", "quarantine"} <= set(names)
+    assert {"pairs", "unpaired", "rationales"} <= set(names)
 
 
 @pytest.mark.parametrize(
