@@ -92,13 +92,15 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _dask_cluster(workers: int) -> Iterator[str]:
     try:
-        from dask.distributed import LocalCluster
+        from dask.distributed import Client, LocalCluster
     except ImportError as error:
         raise MissingExtra("the dask runner is not installed", do="pip install 'tilth[dask]'") from error
     with LocalCluster(
         n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
     ) as cluster:
         yield cluster.scheduler_address
+        for client in list(Client._instances):  # Beam's runner opens one a pipeline and closes none
+            client.close()
 
 
 @contextlib.contextmanager
