@@ -31,14 +31,11 @@ class _Message(NamedTuple):
 
 
 def read_trees(
-    chunks: Iterable[tuple[int, Chunk | SetAside]],
-    size_bytes: int,
-    config: ReadConfig,
-    gather_bytes: int = GATHER_BYTES,
+    chunks: Iterable[tuple[int, Chunk | SetAside]], size_bytes: int, config: ReadConfig
 ) -> Iterator[Record | SetAside]:
     """Records and rows set aside from chunks, which come with the number of their file."""
     with ExitStack() as stack:
-        gathered = _Gathered(stack, size_bytes, gather_bytes)
+        gathered = _Gathered(stack, size_bytes)
         for file, chunk in chunks:
             if isinstance(chunk, SetAside):
                 yield chunk
@@ -53,9 +50,9 @@ def read_trees(
 class _Gathered:
     """Messages, spilled to buckets once they are too many."""
 
-    def __init__(self, stack: ExitStack, size_bytes: int, gather_bytes: int) -> None:
-        self.stack, self.limit = stack, gather_bytes
-        self.count = min(_MAX_BUCKETS, max(2, 4 * size_bytes // gather_bytes))
+    def __init__(self, stack: ExitStack, size_bytes: int) -> None:
+        self.stack, self.limit = stack, GATHER_BYTES
+        self.count = min(_MAX_BUCKETS, max(2, 4 * size_bytes // GATHER_BYTES))
         self.held: list[_Message] = []
         self.held_bytes = 0
         self.files: list[Any] = []
