@@ -6,7 +6,8 @@ from typing import Final
 
 import polars as pl
 
-from tilth.transforms.feedback.patterns import Pattern, any_of, lexicon
+from tilth.transforms.feedback.patterns import CONTEXTS, Pattern
+from tilth.transforms.feedback.prefilter import candidates, patterns
 
 HITS: Final = pl.Schema(
     {"turn": pl.UInt32, "label": pl.String, "weight": pl.Float64, "start": pl.Int32, "end": pl.Int32}
@@ -20,23 +21,27 @@ _NEGATED: Final = (
 
 def matches(turns: pl.DataFrame) -> pl.DataFrame:
     """Rows of `HITS` for `turns` (columns turn, spoken and the facts of `patterns.CONTEXTS`)."""
-    found = [hit for label in lexicon() for hit in _of_label(turns, label)]
-    hits = pl.concat(found) if found else pl.DataFrame(schema={**HITS, "before": pl.String})
+    turns = turns.select("turn", "spoken", *CONTEXTS)
+    few = candidates(turns.get_column("spoken"))
+    always = [at for at in range(len(patterns())) if at not in few]
+    which = turns.select(_may_hold(patterns()[at]).alias(str(at)) for at in always)
+    tried = {at: turns[rows] for at, rows in few.items() if len(rows)}
+    tried |= {at: found for at in always if (found := turns.filter(which.get_column(str(at)))).height}
+    found = [_spans(rows, patterns()[at]) for at, rows in sorted(tried.items())]
+    hits = pl.concat([hits for hits in found if hits.height] or [pl.DataFrame(schema={**HITS, "before": pl.String})])
     return hits.filter(~pl.col("before").str.contains(_NEGATED)).select(pl.col(name).cast(HITS[name]) for name in HITS)
 
 
-def _of_label(turns: pl.DataFrame, label: str) -> list[pl.DataFrame]:
-    near = turns.filter(pl.col("spoken").str.contains(any_of(label)))
-    if near.is_empty():
-        return []
-    patterns = lexicon()[label]
-    which = near.select(pl.col("spoken").str.contains(p.regex).alias(str(p.index)) for p in patterns)
-    return [_spans(near.filter(which.get_column(str(p.index))), p) for p in patterns if which.get_column(str(p.index)).any()]
+def _may_hold(pattern: Pattern) -> pl.Expr:
+    return pl.col("spoken").str.contains(pattern.regex)
 
 
 def _spans(turns: pl.DataFrame, pattern: Pattern) -> pl.DataFrame:
-    turns = turns.filter(_holds(pattern))
     spoken = pl.col("spoken")
+    turns = turns.filter(_allowed(pattern)).filter(spoken.str.contains(pattern.regex))
+    if turns.is_empty():
+        return turns
+    turns = turns.filter(_not_taken_back(pattern))
     groups = spoken.str.extract_groups(pattern.regex)
     turns = turns.select(
         "turn",
@@ -56,11 +61,11 @@ def _spans(turns: pl.DataFrame, pattern: Pattern) -> pl.DataFrame:
     )
 
 
-def _holds(pattern: Pattern) -> pl.Expr:
-    conditions = [pl.lit(value=True)]
-    if pattern.unless is not None:
-        conditions.append(~pl.col("spoken").str.contains(pattern.unless))
-    if pattern.when:
-        conditions.append(pl.any_horizontal(pattern.when))
-    conditions.extend(~pl.col(name) for name in pattern.not_when)
-    return pl.all_horizontal(conditions)
+def _allowed(pattern: Pattern) -> pl.Expr:
+    """The facts about the exchange that the pattern asks for."""
+    wanted = [pl.any_horizontal(pattern.when)] if pattern.when else []
+    return pl.all_horizontal(pl.lit(value=True), *wanted, *(~pl.col(name) for name in pattern.not_when))
+
+
+def _not_taken_back(pattern: Pattern) -> pl.Expr:
+    return pl.lit(value=True) if pattern.unless is None else ~pl.col("spoken").str.contains(pattern.unless)

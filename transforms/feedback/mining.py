@@ -8,7 +8,7 @@ ones are not.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -18,11 +18,8 @@ from tilth.transforms.feedback.language import languages
 from tilth.transforms.feedback.matching import HITS, matches
 from tilth.transforms.feedback.patterns import context
 from tilth.transforms.feedback.rules import VERSION, FeedbackRules
-from tilth.transforms.feedback.taxonomy import POLARITY
+from tilth.transforms.feedback.taxonomy import DSAT, POLARITY
 from tilth.transforms.feedback.turns import user_turns
-
-_LABEL_KINDS: Final = pl.Enum(list(POLARITY))
-
 
 class Mined(NamedTuple):
     """What mining makes of a frame of conversations."""
@@ -80,11 +77,22 @@ def _side(signals: pl.DataFrame, polarity: str, name: str) -> pl.DataFrame:
 
 
 def _hits(turns: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
-    """Lexical and implicit hits, weighted by the length of the turn."""
+    """Lexical and implicit hits, weighted by what kind of turn they stand in."""
     hits = pl.concat([matches(turns), *_implicit(turns, rules)])
-    words = turns.get_column("words").gather(hits.get_column("turn"))
-    damped = pl.when(words > rules.wordy).then(pl.col("weight") * rules.damp).otherwise(pl.col("weight"))
-    return hits.with_columns(damped)
+    about = turns.select("words", "asked", "invited", _speaks_to_you()).select(pl.all().gather(hits.get_column("turn")))
+    explicit = pl.col("weight") >= rules.explicit
+    negative = pl.col("label").is_in(DSAT)
+    long = pl.when(pl.col("words") > rules.wordy).then(rules.damp).otherwise(1.0)
+    faint = pl.when(~explicit & (pl.col("words") > rules.wordy / 2)).then(rules.damp).otherwise(1.0)
+    answer = pl.when(negative & pl.col("asked") & ~pl.col("to_you")).then(rules.answering).otherwise(1.0)
+    pasted = pl.when(pl.col("invited") & (pl.col("words") > rules.repeat_min_words)).then(0.0).otherwise(1.0)
+    weighted = pl.concat([hits, about], how="horizontal").with_columns(pl.col("weight") * long * faint * answer * pasted)
+    return weighted.select(hits.columns).filter(pl.col("weight") > 0)
+
+
+def _speaks_to_you() -> pl.Expr:
+    """The turn addresses the assistant or the request, so it is more than an answer to the assistant's question."""
+    return pl.col("spoken").str.contains(context()["to_you"]).alias("to_you")
 
 
 def _implicit(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
@@ -193,7 +201,7 @@ def _on_refusal() -> pl.Expr:
     """A complaint about what looks like a right refusal: a refusal by policy, or of a request that reads as harmful."""
     harmful = context()["harmful"]
     asked = pl.col("request").str.to_lowercase().str.contains(harmful) | pl.col("spoken").str.contains(harmful)
-    refused = pl.col("refused") & (pl.col("by_policy") | asked)
+    refused = pl.col("refused") & (pl.col("ends").str.contains(context()["policy"]) | asked)
     return ((pl.col("polarity") == "negative") & refused).alias("on_refusal")
 
 

@@ -19,7 +19,10 @@ from tilth.transforms.feedback.taxonomy import DSAT, SAT
 
 EDGE: Final = r"(?-u:\b)"  # the Unicode word edge would take the slow path on any text that is not ASCII
 SCOPES: Final = ("anywhere", "start", "end", "whole", "clause")
-CONTEXTS: Final = ("asked", "failed", "apologised", "refused", "code", "suggested")
+CONTEXTS: Final = ("asked", "failed", "apologised", "refused", "code", "suggested", "invited")
+# ASCII white space: the Unicode class makes the automaton of each pattern several times larger.
+_SPACE: Final = r"\t\n\r\x20"
+_GAP: Final = rf"[,{_SPACE}]+"
 _KEYS: Final = {"pattern", "weight", "scope", "match", "no_match", "unless", "when", "not_when", "edges"}
 
 
@@ -63,12 +66,6 @@ def context() -> Mapping[str, str]:
     return {name: compiled(text, "anywhere", edges=name in found["words"]) for name, text in found["facts"].items()}
 
 
-@cache
-def any_of(label: str) -> str:
-    """One regular expression that finds a turn if any pattern of `label` does."""
-    return "|".join(f"(?:{pattern.regex})" for pattern in lexicon()[label])
-
-
 def load(name: str) -> Any:  # Any: what a YAML file holds
     """The content of `lexicon/<name>.yaml`."""
     import yaml
@@ -95,8 +92,13 @@ def _macros() -> Mapping[str, str]:
 def _expand(text: str) -> str:
     while found := re.search(r"\{([a-z_]+)\}", text):
         text = text.replace(found[0], f"(?:{_macros()[found[1]]})")
-    text = re.sub(r"(?<!\\)\((?!\?)", "(?:", text)
-    return text.replace(" ?", "( )?").replace("( )?", r"(?:[,\s]+)?").replace(" ", r"[,\s]+").replace("'", "'?")
+    parts = re.split(r"(\[(?:\\.|[^\]\\])*\])", text)  # character classes stand at the odd places
+    return "".join(_outside(part) if at % 2 == 0 else part.replace(r"\s", _SPACE) for at, part in enumerate(parts))
+
+
+def _outside(part: str) -> str:
+    part = re.sub(r"(?<!\\)\((?!\?)", "(?:", part).replace(r"\s", f"[{_SPACE}]")
+    return part.replace(" ?", "( )?").replace("( )?", f"(?:{_GAP})?").replace(" ", _GAP).replace("'", "'?")
 
 
 def _patterns(label: str) -> list[Pattern]:

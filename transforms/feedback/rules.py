@@ -22,8 +22,10 @@ class FeedbackRules:
         repeat_chars: character trigram overlap that stands in for token overlap where there are typing errors.
         long_chars: a longer turn is read at its first and last `edge_chars` only; the middle is pasted material.
         edge_chars: how much is read at either end of a long turn.
-        wordy: a turn with more words than this is less likely to be feedback; its weights are multiplied by `damp`.
+        wordy: a turn with more words than this is less likely to be feedback; its weights are multiplied by `damp`,
+            and from half as many words on those of its implicit signals.
         damp: see `wordy`.
+        answering: factor on complaints in a turn that answers a question and does not address the assistant.
         evidence_chars: longest quote for an implicit signal, whose evidence is the turn itself.
     """
 
@@ -38,4 +40,5 @@ class FeedbackRules:
     edge_chars: int = 300
     wordy: int = 60
     damp: float = 0.85
+    answering: float = 0.35
     evidence_chars: int = 300

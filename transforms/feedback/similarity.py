@@ -22,9 +22,8 @@ def repeated(messages: pl.DataFrame, turns: pl.DataFrame, rules: FeedbackRules) 
     place of another ("capital of France", "capital of Spain") is a new request, not a repetition.
     """
     said = messages.filter(pl.col("role") == "user").select("row", "message_index", _plain())
-    said = said.with_columns(_tokens()).with_columns(_content())
     pairs = pl.concat([_paired(turns, said, back) for back in range(1, rules.lookback + 1)])
-    best = _scored(pairs, rules).group_by("turn").agg(pl.col("similar").max(), pl.col("repeats").any())
+    best = _scored(pairs.filter(_alike()), rules).group_by("turn").agg(pl.col("similar").max(), pl.col("repeats").any())
     found = turns.select("turn").join(best, on="turn", how="left", maintain_order="left")
     return [found.get_column("similar").fill_null(0.0), found.get_column("repeats").fill_null(value=False)]
 
@@ -36,15 +35,26 @@ def _plain() -> pl.Expr:
 def _paired(turns: pl.DataFrame, said: pl.DataFrame, back: int) -> pl.DataFrame:
     """Each of `turns` beside what the same user said `back` user turns before."""
     here = pl.col("row") == pl.col("row").shift(back)
-    columns = ("text", "tokens", "content")
-    now = [pl.col(name).alias(f"now_{name}") for name in columns]
-    then = [pl.col(name).shift(back).alias(f"then_{name}") for name in columns]
-    both = said.select("row", pl.col("message_index").cast(pl.Int32), here.alias("here"), *now, *then)
+    both = said.select(
+        "row",
+        pl.col("message_index").cast(pl.Int32),
+        pl.col("text").alias("now"),
+        pl.when(here).then(pl.col("text").shift(back)).alias("then"),
+    )
     keys = ["row", "message_index"]
-    return turns.select("turn", *keys).join(both.filter("here").drop("here"), on=keys, maintain_order="left")
+    return turns.select("turn", *keys).join(both.drop_nulls("then"), on=keys, maintain_order="left").drop(keys)
+
+
+def _alike() -> pl.Expr:
+    """A cheap test that a repetition passes: its first or its last long word was there before."""
+    first = pl.col("now").str.extract(r"\b([a-z0-9]{4,})", 1)
+    last = pl.col("now").str.extract(r"([a-z0-9]{4,})[^a-z0-9]*(?:[a-z0-9]{1,3}[^a-z0-9]+)*[a-z0-9]{0,3}[^a-z0-9]*$", 1)
+    return pl.any_horizontal(pl.col("then").str.contains(word.fill_null("\0"), literal=True) for word in (first, last))
 
 
 def _scored(pairs: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
+    pairs = pairs.with_columns(_tokens(side).alias(f"{side}_tokens") for side in _SIDES)
+    pairs = pairs.with_columns(_content(side).alias(f"{side}_content") for side in _SIDES)
     common, union = _shared("tokens")
     kept, _ = _shared("content")
     counts = {f"{side}_size": pl.col(f"{side}_content").list.len() for side in _SIDES}
@@ -58,13 +68,13 @@ def _scored(pairs: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
     )
 
 
-def _tokens() -> pl.Expr:
-    return pl.col("text").str.extract_all(r"[a-z0-9]+(?:'[a-z]+)?|[^\x00-\x7f]+").list.unique().alias("tokens")
+def _tokens(side: str) -> pl.Expr:
+    return pl.col(side).str.extract_all(r"[a-z0-9]+(?:'[a-z]+)?|[^\x00-\x7f]+").list.unique()
 
 
-def _content() -> pl.Expr:
+def _content(side: str) -> pl.Expr:
     words = pl.lit(pl.Series([load("_similarity")["function_words"].split()]))
-    return pl.col("tokens").list.set_difference(words).alias("content")
+    return pl.col(f"{side}_tokens").list.set_difference(words)
 
 
 def _shared(kind: str) -> tuple[pl.Expr, pl.Expr]:
@@ -76,7 +86,7 @@ def _shared(kind: str) -> tuple[pl.Expr, pl.Expr]:
 def _same_spelling(pairs: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
     """Adds `trigrams`, the overlap of character trigrams, where word overlap is near but below the threshold."""
     near = (pl.col("jaccard") >= rules.repeat_jaccard / 3) & (pl.col("jaccard") < rules.repeat_jaccard)
-    enough = pl.all_horizontal(pl.col(f"{side}_text").str.len_bytes() >= _SPELLED for side in _SIDES)
+    enough = pl.all_horizontal(pl.col(side).str.len_bytes() >= _SPELLED for side in _SIDES)
     pairs = pairs.with_row_index("pair")
     close = pairs.filter(near & enough).select("pair", *(_trigrams(side) for side in _SIDES))
     common = pl.col("now").list.set_intersection("then").list.len()
@@ -87,7 +97,7 @@ def _same_spelling(pairs: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
 
 
 def _trigrams(side: str) -> pl.Expr:
-    shifted = [pl.col(f"{side}_text").str.slice(start).str.extract_all(r"(?s).{3}") for start in range(3)]
+    shifted = [pl.col(side).str.slice(start).str.extract_all(r"(?s).{3}") for start in range(3)]
     return pl.concat_list(shifted).list.unique().alias(side)
 
 

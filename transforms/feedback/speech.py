@@ -14,20 +14,17 @@ from tilth.transforms.feedback.rules import FeedbackRules
 
 BLANK: Final = "\x01"  # no pattern matches it, and it is no word edge
 
-# Segments of a text, in this order: fenced code, inline code, quotes, quoted lines, traces, anything else.
-_SEGMENT: Final = (
-    r"(?m)```(?s:.*?)(?:```|\z)|`[^`\n]+`"
-    r"|\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»"
-    r"|^[ \t]*>[^\n]*|^[ \t]*[-*] \"[^\n]*"
-    r"|^traceback \(most recent(?s:.*?)(?:\n\n|\z)|^[ \t]+(?:at |file \")[^\n]*"
-    r"|^[\w.]*(?:error|exception|warning): [^\n]*|^[ \t]*(?:#|//)[^\n]*|^[^\n]*[;{}]$"
-    r"|[^`\"“«\n]+|(?s:.)"
+# Code and quotes inside a line, and anything else in pieces that end where one could begin.
+_INLINE: Final = r"```(?s:.*?)(?:```|\z)|`[^`\n]+`|\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»|\B'[^'\n]{3,}'\B|[^`\"“«']+|(?s:.)"
+_QUOTED: Final = r"^(?:```|`.|\".*\"$|“.*”$|«.*»$|'.{3,}'$)"
+# Lines that somebody or something else wrote: quoted mail, chat logs, traces, comments, code.
+_LINES: Final = r"[^\n]+|\n"
+_FOREIGN: Final = (
+    r"^[ \t]*(?:>|#|//|at \w|file |traceback \(most recent|\[?\d{1,2}:\d\d.*[:>]"
+    r"|(?:user|agent|customer|assistant|bot|human|client) ?: )"
+    r"|\b[\w.]*(?:error|exception|warning): |[;{}]\s*$"
 )
-_QUOTED: Final = (
-    r"^(?:```|`.|\".*\"$|“.*”$|«.*»$|[ \t]*>|[ \t]*[-*] \"|traceback \(most|[ \t]+(?:at |file \")"
-    r"|[\w.]*(?:error|exception|warning): |[ \t]*(?:#|//)|[^\n]*[;{}]$)"
-)
-_QUOTING: Final = r"[`\"“«;{}#]|//|(?m:^[ \t]*>|error: |exception: |warning: |^traceback )"
+_MARKED: Final = r"[`\"“«;{}#>]|//|\B'|error: |exception: |warning: |traceback |\d:\d\d.*:|^[a-z]+ ?: "
 
 _ARTEFACT: Final = (
     r"(?:text|sentences?|paragraph|essay|email|e-mail|mail|letter|message|passage|article|draft|story|poem|review|"
@@ -72,8 +69,9 @@ def spoken(content: pl.Series, rules: FeedbackRules) -> pl.Series:
     frame = pl.DataFrame({"text": plain}).with_row_index("at")
     long = frame.filter(pl.col("text").str.len_chars() > rules.long_chars)
     frame = _put(frame, long.with_columns(_edges("text", rules.edge_chars)))
-    quoting = frame.filter(pl.col("text").str.contains(_QUOTING))
-    frame = _put(frame, quoting.with_columns(_blank_segments("text", _SEGMENT, pl.element().str.contains(_QUOTED))))
+    marked = frame.filter(pl.col("text").str.contains(_MARKED))
+    marked = marked.with_columns(_blank_segments("text", _INLINE, pl.element().str.contains(_QUOTED)))
+    frame = _put(frame, marked.with_columns(_blank_segments("text", _LINES, pl.element().str.contains(_FOREIGN))))
     reporting = frame.filter(pl.col("text").str.contains(_REPORTED))
     reported = pl.element().str.contains(_REPORTED) & ~pl.element().str.contains(_TO_YOU)
     frame = _put(frame, reporting.with_columns(_blank_segments("text", r"[^.!?\n]+|[.!?\n]+", reported)))

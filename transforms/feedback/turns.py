@@ -19,12 +19,12 @@ def user_turns(conversations: pl.DataFrame, rules: FeedbackRules) -> pl.DataFram
 
     Columns: `row` (position of the conversation in the frame), `message_index`, `target_index` (the last assistant
     turn with text before it), `content`, `spoken`, `request` (the last user turn before the target), `words`, and the
-    facts about the exchange named in `patterns.CONTEXTS`, `similar` and `repeats` (see `similarity`).
+    facts about the exchange named in `patterns.CONTEXTS`, `ends` (the reply's head and tail in lower case), `similar` and `repeats` (see `similarity`).
     """
     placed = _placed(conversations)
     turns = _with_text(placed).with_row_index("turn")
     turns = turns.with_columns(spoken(turns.get_column("content"), rules), *repeated(placed, turns, rules))
-    return turns.with_columns(_facts()).drop("reply", "answer")
+    return turns.with_columns(_ends(pl.col("reply")).alias("ends")).with_columns(_facts()).drop("reply", "answer")
 
 
 def _placed(conversations: pl.DataFrame) -> pl.DataFrame:
@@ -63,7 +63,7 @@ def _with_text(flat: pl.DataFrame) -> pl.DataFrame:
         (pl.col("reply_at") - pl.col("first")).cast(pl.Int32).alias("target_index"),
         "content",
         content.gather(chosen.get_column("reply_at")).alias("reply"),
-        content.gather(chosen.get_column("answer_at")).fill_null("").alias("answer"),
+        content.gather(chosen.get_column("answer_at")).fill_null("").str.head(160).str.to_lowercase().alias("answer"),
         content.gather(asked_at).fill_null("").alias("request"),
         (pl.col("content").str.count_matches(r"[ \n\t]+") + 1).alias("words"),
     )
@@ -71,17 +71,17 @@ def _with_text(flat: pl.DataFrame) -> pl.DataFrame:
 
 def _facts() -> list[pl.Expr]:
     found = context()
-    head, tail = _low(pl.col("reply").str.head(_REPLY_EDGE)), _low(pl.col("reply").str.tail(_REPLY_EDGE))
+    text = pl.col("ends")
+    named = ("asked", "failed", "refused", "suggested", "invited")
     return [
-        tail.str.contains(found["asked"]).alias("asked"),
-        head.str.contains(found["failed"]).alias("failed"),
-        head.str.contains(found["refused"]).alias("refused"),
-        (head.str.contains(found["policy"]) | tail.str.contains(found["policy"])).alias("by_policy"),
-        (head.str.contains(found["suggested"]) | tail.str.contains(found["suggested"])).alias("suggested"),
-        _low(pl.col("answer").str.head(160)).str.contains(found["apologised"]).alias("apologised"),
+        *(text.str.contains(found[name]).alias(name) for name in named),
+        pl.col("answer").str.contains(found["apologised"]).alias("apologised"),
         pl.col("reply").str.contains(found["code"]).alias("code"),
     ]
 
 
-def _low(text: pl.Expr) -> pl.Expr:
-    return text.str.to_lowercase().str.replace_all("’", "'", literal=True)
+def _ends(reply: pl.Expr) -> pl.Expr:
+    """The reply in lower case; of a long one the head and the tail."""
+    cut = pl.concat_str(reply.str.head(_REPLY_EDGE), pl.lit("\n"), reply.str.tail(_REPLY_EDGE))
+    short = reply.str.len_bytes() <= 2 * _REPLY_EDGE
+    return pl.when(short).then(reply).otherwise(cut).str.to_lowercase().str.replace_all("’", "'", literal=True)
