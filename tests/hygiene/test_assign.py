@@ -180,7 +180,7 @@ def test_shares_are_met_and_seeds_differ() -> None:
     assert 150 < counts["test"] < 250
     assert 150 < counts["validation"] < 250
     one, two = (assign(compact, SplitConfig(seed=seed)).get_column("split") for seed in (0, 1))
-    assert (one == two).mean() < 0.9
+    assert (one != two).sum() > 400
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -56,18 +56,18 @@ def test_new_words_are_content_that_was_not_there(
     known: str, said: str, new: int | None, share: float | None
 ) -> None:
     """Inflection, function words and words about the reply are not new; numbers are content."""
-    assert new_words(pl.DataFrame({"known": [known], "said": [said]})).row(0) == (new, share)
+    assert new_words(pl.DataFrame({"known": [known], "said": [said], "beyond": [0]})).row(0) == (new, share)
 
 
 def test_ignored_words_are_written_as_texts_are_compared() -> None:
     """Every ignored word is in lower case, occurs once, and is a single word to the measure."""
     words = ignored_words()
     assert len(words) == len(set(words)) > 300
-    texts = pl.DataFrame({"known": [""] * len(words), "said": words})
+    texts = pl.DataFrame({"known": [""] * len(words), "said": words, "beyond": [0] * len(words)})
     assert new_words(texts).get_column("new").null_count() == len(words)
 
 
 def test_texts_with_few_content_words_are_not_looked_up() -> None:
     """Up to `beyond` content words cannot be too many, whatever is known."""
-    rows = pl.DataFrame({"known": ["", "tea"], "said": ["tea milk", "tea milk sugar"]})
-    assert new_words(rows, beyond=2).rows() == [(None, None), (2, 2 / 3)]
+    rows = pl.DataFrame({"known": ["", "tea"], "said": ["tea milk", "tea milk sugar"], "beyond": [2, 2]})
+    assert new_words(rows).rows() == [(None, None), (2, 2 / 3)]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tilth.schemas import TABLES, conform
+from tilth.schemas import polars_schema
 from tilth.transforms.pairs import (
     PairPolicy,
     Settled,
@@ -81,7 +81,8 @@ def signal(conversation: str, at: int, kind: str, **fields: Any) -> dict[str, An
 
 def chat(rng: random.Random, name: str, honest: bool) -> World:
     """One request, replied to until the user is done; every reply may be judged in the next turn."""
-    say, signals = [f"request {rng.randrange(3)}"], []
+    say: list[str] = [f"request {rng.randrange(3)}"]
+    signals: list[dict[str, Any]] = []
     for _ in range(rng.randint(1, 4)):
         worth = rng.randrange(4)
         kind = verdict(rng, worth, honest)
@@ -97,12 +98,9 @@ def tree(rng: random.Random, name: str, honest: bool, reaction: Any) -> World:
     """Sibling replies with ranks, scores or thumbs, each with one or two endings that share its turns."""
     worths = [rng.randrange(4) for _ in range(rng.randint(1, 4))]
     seen = worths if honest else [rng.randrange(4) for _ in worths]
-    measure, prompt, rows, signals = (
-        rng.choice(["rank", "score", "thumbs"]),
-        f"request {rng.randrange(3)}",
-        [],
-        [],
-    )
+    measure, prompt = rng.choice(["rank", "score", "thumbs"]), f"request {rng.randrange(3)}"
+    rows: list[dict[str, Any]] = []
+    signals: list[dict[str, Any]] = []
     for at, (worth, shown) in enumerate(zip(worths, seen, strict=True)):
         text = reply(rng, worth)
         reactions = [] if rng.random() < 0.1 else [_reaction(reaction, measure, shown, seen)]
@@ -252,12 +250,9 @@ def test_equal_input_and_seed_give_equal_bytes(
     (one,) = mined(world, build)
     (two,) = mined(altered(world, how, random.Random(drawn[0])), build)
     for table, left, right in zip(FINAL, one, two, strict=False):
-        parts = [
-            write_part(conform(frame, table), f"{folder}/{name}")
-            for name, frame in (("l", left), ("r", right))
-        ]
+        parts = [write_part(frame, f"{folder}/{name}", table) for name, frame in (("l", left), ("r", right))]
         assert parts[0].digest == parts[1].digest
-        assert left.columns == TABLES[table].names
+        assert left.schema == polars_schema(table)
 
 
 @worlds
@@ -295,7 +290,7 @@ def test_candidates_that_come_in_ship_or_are_dropped(build: Any, drawn: tuple[in
     settled = settle(pairs, unpaired.kept, rationales, 0)
     assert pairs.height + unpaired.kept.height + rationales.height == sum(frame.height for frame in settled)
     dropped = pl.concat([settled.dropped, unpaired.dropped, *(r.dropped for r in ruled)])
-    assert dropped.columns == [name for name in TABLES["quarantine"].names if name != "id"]
+    assert dropped.columns == [name for name in polars_schema("quarantine").names() if name != "id"]
     assert dropped.select(pl.col("reason", "key", "stage", "detail").is_null().any()).row(0) == (False,) * 4
     assert set(dropped.get_column("source_rows")) <= {0}
 

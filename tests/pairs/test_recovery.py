@@ -60,9 +60,6 @@ def test_a_complaint_that_is_mended_gives_a_pair(build: Any) -> None:
         pytest.param(
             [complaint(method="reaction", labels=["thumbs_down"]), praise()], id="only a thumb down"
         ),
-        pytest.param(
-            [complaint(dialogue_state="new_request"), praise()], id="another request came in between"
-        ),
         pytest.param([complaint(4), praise(2)], id="praise came first"),
     ],
 )
@@ -226,3 +223,20 @@ def test_what_is_dropped_holds_the_candidate_but_no_text_outside_the_payload(bui
     assert not any("Canberra" in str(row[name]) for name in ("key", "detail", "source"))
     assert (row["source"], row["stage"], row["source_rows"]) == ("memory://log", "pair", 0)
     assert len(row["key"]) == 32
+
+
+def test_a_complaint_that_asks_for_something_must_ask_for_the_same(build: Any) -> None:
+    """With a request beside the complaint, few words are enough to see that it is another request."""
+    asking = [complaint(dialogue_state="new_request"), praise()]
+    again = [ASK, "Sydney", "Wrong. What is the capital of Australia?", "Canberra", "Thanks"]
+    assert recovered(build, again, asking) == [("Canberra", "Sydney")]
+    other = [ASK, "Sydney", "Wrong. Anyway, write a poem about cats.", "Soft paws", "Thanks"]
+    assert recovered(build, other, asking) == [("new_constraints", "")]
+
+
+def test_a_new_request_after_a_satisfying_turn_ends_the_old_one(build: Any) -> None:
+    """What is praised after "fine, now do this" was not asked for by the request that failed."""
+    say = [ASK, "Sydney", "Wrong.", "Perth", "Fine. Now rivers.", "Murray", "Thanks"]
+    weak = praise(4, strength=0.3)
+    assert recovered(build, say, [complaint(), weak, praise(6)]) == [("Murray", "Sydney")]
+    assert recovered(build, say, [complaint(), {**weak, "dialogue_state": "new_request"}, praise(6)]) == []

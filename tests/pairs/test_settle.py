@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,7 @@ def said(role: str, text: str) -> list[dict[str, str]]:
     return [{"role": role, "content": text}]
 
 
-def pairs(*rows: tuple[PairRow, dict[str, Any]]) -> pl.DataFrame:
+def pairs(*rows: tuple[PairRow, Mapping[str, Any]]) -> pl.DataFrame:
     """Rows of `pairs` with true ids."""
     if not rows:
         return empty("pairs")
@@ -45,7 +45,7 @@ def pairs(*rows: tuple[PairRow, dict[str, Any]]) -> pl.DataFrame:
     return conform(with_ids(plain, "pairs", texts), "pairs")
 
 
-def unpaired(*rows: tuple[tuple[str, str, bool], dict[str, Any]]) -> pl.DataFrame:
+def unpaired(*rows: tuple[tuple[str, str, bool], Mapping[str, Any]]) -> pl.DataFrame:
     """Rows of `unpaired` with true ids."""
     if not rows:
         return empty("unpaired")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 import polars as pl
 
-from tilth.schemas import TABLES, Reason, conform, content_ids
+from tilth.schemas import Reason, conform, content_ids, polars_schema
 from tilth.schemas.ids import messages_key
 
 _PAYLOAD_CHARS: Final = 16_384  # at most 64 KiB as UTF-8
@@ -69,7 +69,7 @@ def _with_tool_calls(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _calls(text: str | None, index: int) -> tuple[str | None, bool]:
     """The calls before message `index`, as JSON (null for none), and whether that message calls any."""
-    calls = orjson.loads(text) if text else []
+    calls: list[dict[str, Any]] = orjson.loads(text) if text else []  # Any: JSON of the provider's choosing
     before = [call for call in calls if call["message_index"] < index]
     return orjson.dumps(before).decode() if before else None, any(
         call["message_index"] == index for call in calls
@@ -146,7 +146,9 @@ def _ruled(marked: pl.DataFrame, table: str, keys: list[pl.Expr], payload: list[
     )
     identified = prompted.with_columns(content_ids(prompted, table, [pl.col("prompt_id"), *keys]))
     passed = identified.filter(pl.col("reason").is_null())
-    kept = conform(passed.select(pl.selectors.by_name(TABLES[table].names, require_all=False)), table)
+    kept = conform(
+        passed.select(pl.selectors.by_name(*polars_schema(table).names(), require_all=False)), table
+    )
     # Replies of equal text are one reply: what a conversation says of them counts once.
     once = [name for name in ("id", "conversation_id", "origin") if name in kept.columns]
     best = -pl.col("margin" if table == "pairs" else "weight")

@@ -35,18 +35,23 @@ def content_words(text: pl.Expr) -> pl.Expr:
     return words.list.eval(pl.element().str.replace(_ENDINGS, "")).list.unique()
 
 
-def new_words(rows: pl.DataFrame, beyond: int = 0) -> pl.DataFrame:
+def new_words(rows: pl.DataFrame) -> pl.DataFrame:
     """How many content words of `said` do not occur in `known`, and their share of those of `said`.
 
     Args:
-        rows: text columns `known` (what the earlier reply could know) and `said` (what the user said since).
-        beyond: up to this many content words in `said` are not looked up.
+        rows: text columns `known` (what the earlier reply could know) and `said` (what the user said since),
+            and `beyond`: up to so many content words in `said` are not looked up.
 
     Returns:
         Columns `new` (words) and `share` (above 0, to 1), row for row; null where there is nothing to look up.
     """
     said = rows.select(words=content_words(pl.col("said"))).get_column("words")
-    asked = rows.select("known").with_columns(said).with_row_index("row").filter(said.list.len() > beyond)
+    asked = (
+        rows.select("known")
+        .with_columns(said)
+        .with_row_index("row")
+        .filter(said.list.len() > rows.get_column("beyond"))
+    )
     counted = asked.select(
         "row",
         new=pl.col("words").list.set_difference(content_words(pl.col("known"))).list.len(),

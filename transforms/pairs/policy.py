@@ -19,22 +19,22 @@ class PairPolicy:
         min_positive: weakest satisfaction in words that accepts one.
         min_reaction: weakest thumb that accepts or rejects one.
         max_turns_between: most user turns between a rejected reply and the one that recovers it.
-        max_new_words: up to this many new content words in those turns are no new constraint, whatever their
-        share. max_new_share: above `max_new_words`, the largest share of new words among the content words of
-        those turns. correction_labels: complaints whose sentences correct facts; their words are not counted
-        as new. complaint_labels: complaints that judge the reply itself (UR2 and UR3 of arXiv 2407.10944); a
-        request to do it
-            again or for more detail does not make a reply bad.
+        max_new_words: up to this many new content words in those turns are no new constraint; where a complaint
+            asks for something besides (dialogue state `new_request`), none are free.
+        max_new_share: beyond that, the largest share of new words among the content words of those turns.
+        correction_labels: complaints whose sentences correct facts; their words are not counted as new.
+        complaint_labels: complaints that judge the reply itself (UR2 and UR3 of arXiv 2407.10944); a request to
+            do it again or for more detail does not make a reply bad.
         satisfied_labels: satisfaction with the reply itself; jokes and personal details are not.
-        better_labels: labels that, besides `satisfied_labels`, say that a reply is better than the one
-        before. rank_pairs: which siblings of one ranking are compared: all, the best with the worst, or
-        neighbours. min_rank_gap: smallest difference of ranks that is a preference; a smaller one is a tie.
-        min_score_gap: smallest difference of scores that is a preference; a difference of 0 is always a tie.
+        better_labels: labels that, besides `satisfied_labels`, say that a reply beats the one before.
+        rank_pairs: which siblings of one ranking are compared: all, the best with the worst, or neighbours.
+        min_rank_gap: smallest difference of ranks that is a preference; a smaller one is a tie.
+        min_score_gap: a difference of scores must be larger than this to be a preference.
         min_net: thumbs up minus down (or down minus up) that a sibling needs to be preferred (or not).
     """
 
-    min_negative: float = 0.6
-    min_positive: float = 0.6
+    min_negative: float = 0.65
+    min_positive: float = 0.65
     min_reaction: float = 0.5
     max_turns_between: int = 3
     max_new_words: int = 4

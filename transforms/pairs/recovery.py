@@ -84,13 +84,16 @@ def _praised(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
 
 
 def _same_request(found: pl.DataFrame, signals: pl.DataFrame) -> pl.DataFrame:
-    breaks = signals.filter(pl.col("dialogue_state") == "new_request").select(
-        "conversation_id", at="message_index"
-    )
-    broken = found.join(breaks, on="conversation_id").filter(
-        (pl.col("at") > pl.col("index")) & (pl.col("at") < pl.col("chosen_at"))
-    )
-    return found.join(broken, on=["conversation_id", "index"], how="anti")
+    """`found` without those that a new request breaks, and whether a complaint in between `asks` for something."""
+    asking = signals.filter(pl.col("dialogue_state") == "new_request")
+    at = asking.select("conversation_id", "polarity", at="message_index")
+    within = (pl.col("at") > pl.col("index")) & (pl.col("at") < pl.col("chosen_at"))
+    between = found.join(at, on="conversation_id").filter(within)
+    pleased, displeased = (between.filter(pl.col("polarity") == kind) for kind in ("positive", "negative"))
+    keys = ["conversation_id", "index"]
+    asks = displeased.select(*keys, asks=pl.lit(True)).unique()
+    kept = found.join(pleased, on=keys, how="anti").join(asks, on=keys, how="left")
+    return kept.with_columns(pl.col("asks").fill_null(False))
 
 
 def _with_turns(found: pl.DataFrame, conversations: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
@@ -132,26 +135,28 @@ def _measured(candidates: pl.DataFrame, corrections: pl.DataFrame, policy: PairP
     """The candidates with their count (`new`) and `share` of new content words."""
     keys = ["conversation_id", "rejected_key"]
     rows = candidates.join(corrections, on=keys, how="left", maintain_order="left")
-    return rows.hstack(new_words(_texts(rows), beyond=policy.max_new_words)).with_columns(
+    return rows.hstack(new_words(_texts(rows, policy))).with_columns(
         origin=pl.lit("observed_recovery"),
         method=pl.lit("rules"),
         models=pl.struct(chosen="model", rejected="model"),
     )
 
 
-def _texts(rows: pl.DataFrame) -> pl.DataFrame:
+def _texts(rows: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
     content = pl.element().struct.field("content")
     users = pl.col("between").list.filter(pl.element().struct.field("role") == "user")
     known = pl.concat_list("prompt", pl.col("rejected").cast(PL_MESSAGES)).list.eval(content).list.join("\n")
     return rows.select(
         known=pl.concat_str([known, pl.col("corrected").fill_null("")], separator="\n"),
         said=users.list.eval(content).list.join("\n"),
+        beyond=pl.when("asks").then(0).otherwise(policy.max_new_words),
     )
 
 
 def _objections(policy: PairPolicy) -> list[Objection]:
     used_tools = pl.col("between").list.eval(pl.element().struct.field("role") == "tool").list.any()
-    asked_more = (pl.col("new") > policy.max_new_words) & (pl.col("share") > policy.max_new_share)
+    allowed = pl.when("asks").then(0).otherwise(policy.max_new_words)
+    asked_more = (pl.col("new") > allowed) & (pl.col("share") > policy.max_new_share)
     counts = pl.format("{} new content words, share {}", "new", pl.col("share").round(2))
     refused, opposed = "the complaint is about what looks like a refusal", "the record also says the opposite"
     tools = "tool results between the replies, which the prompt does not hold"

@@ -53,7 +53,8 @@ def _measured(conversations: pl.DataFrame) -> pl.DataFrame:
         .filter(pl.col("value").is_finite() & (pl.col("message_index") >= pl.col("owned_from").fill_null(0)))
     )
     kind, value = pl.col("kind"), pl.col("value")
-    up, down = value.filter(kind == "thumbs_up").sum(), value.filter(kind == "thumbs_down").sum()
+    votes = value.clip(lower_bound=0)
+    up, down = votes.filter(kind == "thumbs_up").sum(), votes.filter(kind == "thumbs_down").sum()
     measured = reactions.group_by("conversation_id", "record_id", index="message_index").agg(
         rank=_only(value.filter(kind == "rank")),
         score=_only(value.filter(kind == "score")),
