@@ -7,7 +7,7 @@ commit one by one (`together`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +23,7 @@ from pyiceberg.table import CommitTableResponse, StagedTable, Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.table.update import TableRequirement, TableUpdate
-from pyiceberg.table.update.snapshot import ManageSnapshots, _OverwriteFiles
+from pyiceberg.table.update.snapshot import ManageSnapshots, _OverwriteFiles  # pyright: ignore[reportPrivateUsage]  (the only way to replace files)
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -51,7 +51,7 @@ class FamilyCatalog(SqlCatalog):
     _pending: list[Pending] | None = None
 
     @contextmanager
-    def together(self, family: str, label: str, run_id: str) -> Iterator[None]:
+    def together(self, family: str, label: str, run_id: str) -> Generator[None]:
         """Holds back the commits of the block, then swaps all tables' metadata in one SQL transaction.
 
         The same transaction claims `label` for the family, so two releases never share one. Raises

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tilth.schemas import TilthError
@@ -43,7 +43,6 @@ def _validate(
 ) -> Sequence[Any]:  # Any: GX's result class
     import great_expectations as gx
     import pandas as pd
-    from great_expectations.expectations.registry import get_expectation_impl
 
     context = _context()
     asset = context.data_sources.add_pandas("audit").add_dataframe_asset("metrics")
@@ -53,11 +52,17 @@ def _validate(
     suite = gx.ExpectationSuite(
         "audit",
         expectations=[
-            get_expectation_impl(claim.type)(**{"column": column, "severity": claim.severity, **claim.kwargs})
+            _expectation(claim.type, {"column": column, "severity": claim.severity, **claim.kwargs})
             for column, claim in ((column, claims[int(column)][0]) for column in observed)
         ],
     )
     return batch.validate(suite, result_format="BOOLEAN_ONLY").results
+
+
+def _expectation(kind: str, options: Mapping[str, Any]) -> Any:  # Any: GX's classes and their options
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    return get_expectation_impl(kind)(**options)
 
 
 def _context() -> EphemeralDataContext:

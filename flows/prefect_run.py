@@ -47,8 +47,7 @@ class PrefectConductor(Conductor):
             update_progress_artifact(self._bars[name], progress=100.0)
             return result
 
-        made = task(
-            step,
+        options = task(
             name=name,
             task_run_name=name,
             retries=self.retries,
@@ -57,7 +56,7 @@ class PrefectConductor(Conductor):
             cache_policy=NO_CACHE,
             persist_result=False,
         )
-        return made()
+        return options(step)()
 
     def moved(self, stage: str, done: int, total: int) -> None:
         """Moves the stage's progress artifact, at most once a second."""
@@ -68,7 +67,7 @@ class PrefectConductor(Conductor):
 
     def audited(self, report: AuditReport) -> None:
         """Puts every expectation and what was observed into a table artifact."""
-        create_table_artifact(table=report.rows(), key="tilth-audit", description="Data quality checks")
+        create_table_artifact(table=report.rows(), key="tilth-checks", description="Data quality checks")
 
 
 def _bar(name: str) -> UUID:

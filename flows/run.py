@@ -180,7 +180,6 @@ def _result(
     status: str,
 ) -> RunResult:
     datasets = [Dataset(v.name, v.version, v.rows, v.snapshot_id) for v in versions]
-    sources = [SourceCount(**source) for source in summary["sources"]]
-    return RunResult(
-        job.run_id, status, datasets=datasets, seconds=dict(seconds), **{**summary, "sources": sources}
-    )
+    facts = {**summary, "sources": [SourceCount(**source) for source in summary["sources"]]}
+    options: dict[str, Any] = {**facts, "datasets": datasets, "seconds": dict(seconds)}
+    return RunResult(job.run_id, status, **options)

@@ -77,8 +77,9 @@ class Settings(BaseSettings):
     user_salt: SecretStr = Field(SecretStr(""), description="secret that user ids are hashed with")
     max_quarantine_share: float = Field(0.25, ge=0, le=1, description="a run fails above this share")
     keep_stages: bool = Field(False, description="keep intermediate files after the commit")
-    runner: _RunnerModel = Field(default_factory=_RunnerModel, description="where Beam runs")
-    observed: _ObservedModel = Field(default_factory=_ObservedModel, description="the recipe `observed`")
+    # Models made from dataclasses have no static type.
+    runner: _RunnerModel = Field(default_factory=_RunnerModel)  # pyright: ignore[reportInvalidTypeForm]
+    observed: _ObservedModel = Field(default_factory=_ObservedModel)  # pyright: ignore[reportInvalidTypeForm]
 
     @classmethod
     def settings_customise_sources(

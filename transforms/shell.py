@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any  # Any: options that dask types too narrowly
 
 import fsspec
 
@@ -32,7 +33,7 @@ class Runner:
     options: tuple[str, ...] = ()
 
     @contextlib.contextmanager
-    def session(self, progress: Progress | None = None) -> Iterator[Execute]:
+    def session(self, progress: Progress | None = None) -> Generator[Execute]:
         """What runs the stages of one run; a local cluster lives as long as the session."""
 
         def execute(stage: Stage, tasks: Sequence[Task]) -> None:
@@ -43,7 +44,7 @@ class Runner:
             yield execute
 
     @contextlib.contextmanager
-    def _beam_options(self) -> Iterator[list[str]]:
+    def _beam_options(self) -> Generator[list[str]]:
         if self.name == "dask" and not any(o.startswith("--dask_client_address") for o in self.options):
             with _dask_cluster(self.workers) as address:
                 yield [f"--runner={_DASK}", f"--dask_client_address={address}", *self.options]
@@ -76,7 +77,7 @@ def _run(stage: Stage, tasks: Sequence[Task], options: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Beam and Dask report their own doings at INFO and WARNING; a user of Tilth has no use for them."""
     loggers = [logging.getLogger(name) for name in ("", "apache_beam", "distributed")]
     before = [logger.level for logger in loggers]
@@ -90,21 +91,22 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _dask_cluster(workers: int) -> Iterator[str]:
+def _dask_cluster(workers: int) -> Generator[str]:
     try:
         from dask.distributed import Client, LocalCluster
     except ImportError as error:
         raise MissingExtra("the dask runner is not installed", do="pip install 'tilth[dask]'") from error
-    with LocalCluster(
-        n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-    ) as cluster:
-        yield cluster.scheduler_address
-        for client in list(Client._instances):  # Beam's runner opens one a pipeline and closes none
+    quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    cluster: Any  # `with` on the class is typed for its asynchronous use
+    with LocalCluster(n_workers=workers, threads_per_worker=1, **quiet) as cluster:
+        yield str(cluster.scheduler_address)
+        # Beam's runner opens one a pipeline and closes none.
+        for client in list(Client._instances):  # pyright: ignore[reportPrivateUsage]
             client.close()
 
 
 @contextlib.contextmanager
-def _watched(progress: Progress | None, stage: Stage, tasks: Sequence[Task]) -> Iterator[None]:
+def _watched(progress: Progress | None, stage: Stage, tasks: Sequence[Task]) -> Generator[None]:
     """Tells `progress` of finished tasks while the pipeline blocks. Manifests are counted, so any runner will do."""
     if progress is None:
         yield

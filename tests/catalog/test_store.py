@@ -19,7 +19,8 @@ DAY = date(2026, 11, 21)
 
 
 def publish(catalog: Catalog, run_id: str, files: dict[str, list[str]], **more: Any) -> list[Any]:
-    return catalog.publish(Release(more.pop("family", "observed"), run_id, files, **{"date": DAY, **more}))
+    given: dict[str, Any] = {"family": "observed", "run_id": run_id, "files": files, "date": DAY, **more}
+    return catalog.publish(Release(**given))
 
 
 def test_publish_gives_all_tables_one_label(catalog: Catalog, stage: Callable[..., Any]) -> None:

@@ -37,14 +37,15 @@ def test_a_run_is_a_flow_run(prefect_api: str, tmp_path: Path, monkeypatch: pyte
     result = launch("observed", None, options, (), quiet=True)
     assert result["status"] == "committed"
     client = get_client(sync_client=True)
-    (flow_run,) = client.read_flow_runs()
-    assert (flow_run.state_name, flow_run.name) == ("Completed", "tilth observed")
+    assert [(run.state_name, run.name) for run in client.read_flow_runs()] == [
+        ("Completed", "tilth observed")
+    ]
     assert {task.name.partition("-")[0] for task in client.read_task_runs()} == STAGES
     assert {task.state_name for task in client.read_task_runs()} == {"Completed"}
     keys = {artifact.key for artifact in client.read_artifacts()}
-    assert {"tilth-audit", "tilth-datasets", *(f"tilth-{stage}" for stage in STAGES)} <= keys
-    (audit,) = [artifact for artifact in client.read_artifacts() if artifact.key == "tilth-audit"]
-    assert "chosen_equals_rejected" in str(audit.data)
+    assert {"tilth-checks", "tilth-datasets", *(f"tilth-{stage}" for stage in STAGES)} <= keys
+    (checks,) = [artifact for artifact in client.read_artifacts() if artifact.key == "tilth-checks"]
+    assert "chosen_equals_rejected" in str(checks.data)
 
 
 @pytest.mark.filterwarnings("default")

@@ -18,8 +18,7 @@ from integration.sample_world import World, run_on
 from tilth.catalog import open_catalog
 from tilth.pipelines.observed import TABLES
 from tilth.schemas import ChecksFailed, QuarantineOverflow
-from tilth.transforms import steps
-from tilth.transforms.pairs import Settled
+from tilth.transforms.pairs import Settled, settle
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("samples")]
 TILTH = [sys.executable, "-m", "tilth.flows.cli"]
@@ -161,13 +160,12 @@ def test_a_failed_audit_commits_nothing_and_keeps_the_staged_files(
     """When a rule goes wrong the audit stops it: the catalog is as it was, the files are there to look at."""
     sources = _many(tmp_path, files=1)
     before = run_on(tmp_path / "w", sources)
-    real = steps.settle
 
     def swaps_sides(*given: Any) -> Settled:
-        settled = real(*given)
+        settled = settle(*given)
         return settled._replace(pairs=settled.pairs.with_columns(chosen=pl.col("rejected")))
 
-    monkeypatch.setattr(steps, "settle", swaps_sides)
+    monkeypatch.setattr("tilth.transforms.steps.settle", swaps_sides)
     with pytest.raises(ChecksFailed, match="chosen_equals_rejected") as caught:
         run_on(tmp_path / "w", sources, observed={"seed": 1})
     assert caught.value.exit_code == 3
