@@ -109,7 +109,7 @@ class Pair:
             task, "signals", empty("feedback").with_columns(pl.lit(None, pl.Boolean).alias("owned"))
         )
         recovered = recovery_pairs(conversations, signals, self.policy)
-        siblings = sibling_pairs(conversations, self.policy)
+        siblings = sibling_pairs(conversations, self.policy, signals)
         labels = unpaired_labels(conversations, signals, self.policy)
         pairs = pl.concat([recovered.kept, siblings.kept])
         out.write("candidate_pairs", pairs)
