@@ -13,6 +13,12 @@ from rich.table import Table
 
 Row = Mapping[str, Any]
 _CELL_CHARS = 100
+_TURNS_SHOWN = 4
+_NEXT = (
+    "tilth catalog head observed.pairs",
+    'tilth catalog query "select origin, count(*) from observed.pairs group by 1"',
+    "tilth check observed.pairs",
+)
 
 
 def _console() -> Console:
@@ -63,13 +69,9 @@ def print_result(result: Row, workspace: str | None) -> None:
     _print_counts(result["passed_over"], "conversations not mined (rules read English)", "language")
     for warning in result["warnings"]:
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
-    option = f" -w {workspace}" if workspace else ""
-    console.print("\nnext: " + escape(f"tilth catalog head observed.pairs{option}"))
-    console.print(
-        "      "
-        + escape(f'tilth catalog query "select origin, count(*) from observed.pairs group by 1"{option}')
-    )
-    console.print("      " + escape(f"tilth check observed.pairs{option}"))
+    for word, command in zip(("next:", "", ""), _NEXT, strict=True):
+        option = f" -w {workspace}" if workspace else ""
+        console.print(f"{word:<6}{escape(command + option)}", soft_wrap=True)
 
 
 def _print_counts(counts: Mapping[str, int], title: str, key: str) -> None:
@@ -85,17 +87,19 @@ def inspections(uris: Sequence[str], shape: str | None, column_map: str | None) 
 
 
 def print_inspections(found: Sequence[Row]) -> None:
-    """Prints inspections for people."""
+    """Prints inspections for people: the shape, how sure and why, three conversations, what would be set aside."""
     console = _console()
     for one in found:
-        console.print(
-            f"[bold]{escape(one['uri'])}[/bold]: {one['shape']} (confidence {one['confidence']:.0%})"
-        )
+        console.print(f"[bold]{escape(one['uri'])}[/bold]: {one['shape']}, {one['confidence']:.0%} sure")
+        for reason in one["reasons"]:
+            console.print(f"  {escape(reason)}")
         for record in one["rows"]:
-            print_record(record)
-        _print_counts(
-            one["quarantined"], f"would be set aside, of the first {one['rows_read']} rows", "reason"
-        )
+            print_record({**record, "messages": record["messages"][:_TURNS_SHOWN]})
+            if len(record["messages"]) > _TURNS_SHOWN:
+                console.print(f"[dim]{'':>16}  … {len(record['messages']) - _TURNS_SHOWN} more turns[/dim]")
+        console.rule(style="dim")
+        console.print(f"read {one['rows_read']} rows: {one['conversations']} conversations")
+        _print_counts(one["quarantined"], "would be set aside", "reason")
 
 
 def dataset_rows(workspace: str) -> list[dict[str, Any]]:
@@ -183,12 +187,19 @@ def print_record(record: Row) -> None:
     rest = {name: value for name, value in record.items() if name not in chats and value not in (None, [])}
     console.rule(style="dim")
     for name, value in rest.items():
-        console.print(f"[dim]{name:>16}[/dim]  {_cell(value)}")
+        _print_line(console, name, _line(value))
     for name, messages in chats.items():
         for message in messages:
-            console.print(
-                f"[dim]{name:>16}[/dim]  [bold]{escape(message['role'])}[/bold]: {_cell(message['content'])}"
-            )
+            said = _line(message["content"]) or "(calls a tool)"
+            _print_line(console, name, f"[bold]{escape(message['role'])}[/bold]: {said}")
+
+
+def _print_line(console: Console, name: str, text: str) -> None:
+    console.print(f"[dim]{name:>16}[/dim]  {text}", no_wrap=True, overflow="ellipsis", crop=False)
+
+
+def _line(value: Any) -> str:
+    return " ".join(_cell(value).split())
 
 
 def _is_chat(value: Any) -> bool:
