@@ -69,8 +69,8 @@ def _context() -> EphemeralDataContext:
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    # It tells of each temporary folder at INFO, which Beam's logging set-up would show.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    # Some of its loggers are set to INFO and tell of temporary folders, which Beam's logging set-up would show.
+    logging.getLogger("great_expectations").propagate = False
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     return context

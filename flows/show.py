@@ -30,7 +30,9 @@ def print_rows(rows: Sequence[Row], nothing: str, title: str | None = None, hide
     if not rows:
         _console().print(nothing)
         return
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    if title:
+        _console().print(f"[bold]{title}[/bold]")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name, value in rows[0].items():
         if name not in hide:
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -223,12 +225,17 @@ def recheck(workspace: str, name: str) -> dict[str, Any]:
     return {"dataset": version.name, "version": version.version, **report.to_dict(), "checks": report.rows()}
 
 
+def _verdict(check: Row) -> str:
+    failed = {"critical": "FAILED", "warning": "warning", "info": "note"}[check["severity"]]
+    return {True: "ok", False: failed, None: "skipped"}[check["success"]]
+
+
 def print_report(report: Row) -> None:
     """Prints every expectation with what was observed, failures first and with the reason for the check."""
     console = _console()
     rows = [
         {
-            "": {True: "ok", False: "FAILED", None: "skipped"}[check["success"]],
+            "": _verdict(check),
             "check": check["column"],
             "observed": check["observed"],
             "wanted": check["wanted"],
