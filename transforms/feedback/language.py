@@ -44,12 +44,18 @@ def _sample(messages: pl.Series) -> pl.Series:
 
 def _guessed(text: pl.Series) -> pl.Series:
     data = load("_languages")
-    frame = text.to_frame("text").with_row_index("row").with_columns(
-        pl.col("text").str.count_matches(_words(data["function_words"]["en"])).alias("en"),
-        pl.col("text").str.count_matches(r"[ \n]+").alias("gaps"),
+    frame = (
+        text.to_frame("text")
+        .with_row_index("row")
+        .with_columns(
+            pl.col("text").str.count_matches(_words(data["function_words"]["en"])).alias("en"),
+            pl.col("text").str.count_matches(r"[ \n]+").alias("gaps"),
+        )
     )
     # One word in eight from the English list, and nothing but ASCII: no other language looks like that.
-    plain = (pl.col("en") * 8 > pl.col("gaps")) & (pl.col("text").str.len_bytes() == pl.col("text").str.len_chars())
+    plain = (pl.col("en") * 8 > pl.col("gaps")) & (
+        pl.col("text").str.len_bytes() == pl.col("text").str.len_chars()
+    )
     unsure = frame.filter(~plain)
     codes = unsure.select(pl.coalesce(_script(data["scripts"]), _latin(data["function_words"]), pl.lit("en")))
     return pl.repeat("en", frame.height, eager=True, dtype=pl.String).scatter(
@@ -72,7 +78,9 @@ def _script(scripts: dict[str, str]) -> pl.Expr:
 
 def _latin(function_words: dict[str, str]) -> pl.Expr:
     counts = {
-        code: pl.col("text").str.count_matches(rf"(?:^|[^\p{{L}}])(?:{'|'.join(words.split())})(?:$|[^\p{{L}}])")
+        code: pl.col("text").str.count_matches(
+            rf"(?:^|[^\p{{L}}])(?:{'|'.join(words.split())})(?:$|[^\p{{L}}])"
+        )
         for code, words in function_words.items()
         if code != "en"
     }

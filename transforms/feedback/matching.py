@@ -14,8 +14,8 @@ HITS: Final = pl.Schema(
 )
 # What takes the next words back: "nothing wrong", "if that doesn't work", "I don't think that's wrong".
 _NEGATED: Final = (
-    r"\b(?:not|n'?t|dont|doesnt|didnt|isnt|wasnt|wont|cant|never|nothing|nobody|hardly|without|if|whether|in case|"
-    r"unless|might be|may be|neither|nor|far from)(?: [a-z']+){0,2} *$"
+    r"(?:n't|\b(?:not|dont|doesnt|didnt|isnt|wasnt|wont|cant|never|nothing|nobody|hardly|without|if|whether|in case|"
+    r"unless|might be|may be|neither|nor|far from))(?: [a-z']+){0,2} *$"
 )
 
 
@@ -27,20 +27,20 @@ def matches(turns: pl.DataFrame) -> pl.DataFrame:
     which = turns.select(_may_hold(patterns()[at]).alias(str(at)) for at in always)
     tried = {at: turns[rows] for at, rows in few.items() if len(rows)}
     tried |= {at: found for at in always if (found := turns.filter(which.get_column(str(at)))).height}
-    found = [_spans(rows, patterns()[at]) for at, rows in sorted(tried.items())]
-    hits = pl.concat([hits for hits in found if hits.height] or [pl.DataFrame(schema={**HITS, "before": pl.String})])
-    return hits.filter(~pl.col("before").str.contains(_NEGATED)).select(pl.col(name).cast(HITS[name]) for name in HITS)
+    found = [matches_of(patterns()[at], rows) for at, rows in sorted(tried.items())]
+    return pl.concat([hits for hits in found if hits.height] or [pl.DataFrame(schema=HITS)])
 
 
 def _may_hold(pattern: Pattern) -> pl.Expr:
     return pl.col("spoken").str.contains(pattern.regex)
 
 
-def _spans(turns: pl.DataFrame, pattern: Pattern) -> pl.DataFrame:
+def matches_of(pattern: Pattern, turns: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `HITS` for one pattern."""
     spoken = pl.col("spoken")
     turns = turns.filter(_allowed(pattern)).filter(spoken.str.contains(pattern.regex))
     if turns.is_empty():
-        return turns
+        return pl.DataFrame(schema=HITS)
     turns = turns.filter(_not_taken_back(pattern))
     groups = spoken.str.extract_groups(pattern.regex)
     turns = turns.select(
@@ -51,13 +51,13 @@ def _spans(turns: pl.DataFrame, pattern: Pattern) -> pl.DataFrame:
         groups.struct.field("2").alias("evidence"),
     )
     head = pl.col("bytes").bin.head(pl.col("at") + pl.col("lead").str.len_bytes()).cast(pl.String)
-    return turns.select(
+    own = ~head.str.tail(40).str.contains(_NEGATED)
+    return turns.filter(own).select(
         "turn",
         pl.lit(pattern.label).alias("label"),
         pl.lit(pattern.weight).alias("weight"),
-        head.str.len_chars().alias("start"),
-        (head.str.len_chars() + pl.col("evidence").str.len_chars()).alias("end"),
-        head.str.tail(40).alias("before"),
+        head.str.len_chars().cast(pl.Int32).alias("start"),
+        (head.str.len_chars() + pl.col("evidence").str.len_chars()).cast(pl.Int32).alias("end"),
     )
 
 

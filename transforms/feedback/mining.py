@@ -8,18 +8,23 @@ ones are not.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES, content_ids, polars_schema
-from tilth.schemas.ids import messages_key
 from tilth.transforms.feedback.language import languages
 from tilth.transforms.feedback.matching import HITS, matches
 from tilth.transforms.feedback.patterns import context
-from tilth.transforms.feedback.rules import VERSION, FeedbackRules
+from tilth.transforms.feedback.rules import FeedbackRules
+from tilth.transforms.feedback.table import feedback_rows
 from tilth.transforms.feedback.taxonomy import DSAT, POLARITY
 from tilth.transforms.feedback.turns import user_turns
+
+# The output of a program that failed, pasted as it came.
+_TRACE: Final = (
+    r"Traceback \(most recent|\b[A-Z]\w*(?:Error|Exception)\b|\berror(?:\[\w+\])?:|Segmentation fault"
+)
+
 
 class Mined(NamedTuple):
     """What mining makes of a frame of conversations."""
@@ -41,10 +46,12 @@ def mine(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRules()) ->
         `passed_over`: columns language and conversations.
     """
     spoken_in = languages(conversations)
-    other = spoken_in.filter(spoken_in != "en").alias("language").value_counts(name="conversations", sort=False)
+    other = (
+        spoken_in.filter(spoken_in != "en").alias("language").value_counts(name="conversations", sort=False)
+    )
     english = conversations.filter(spoken_in == "en")
     turns = user_turns(english, rules)
-    signals = _signals(turns, _hits(turns, rules), rules)
+    signals = _signals(_hits(turns, rules), rules)
     kept = signals.filter(pl.col("strength") >= rules.min_strength)
     return Mined(_rows(english, turns, kept), other.sort("language"))
 
@@ -57,7 +64,7 @@ def score_turns(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRule
     small prior that orders turns without any signal.
     """
     turns = user_turns(conversations, rules)
-    signals = _signals(turns, _hits(turns, rules), rules)
+    signals = _signals(_hits(turns, rules), rules)
     sides = [_side(signals, "positive", "sat"), _side(signals, "negative", "dsat")]
     scored = turns
     for side in sides:
@@ -67,7 +74,9 @@ def score_turns(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRule
         "message_index",
         (1 - (1 - pl.col("sat").fill_null(0.0)) * (1 - _faintly_pleased())).alias("sat"),
         (1 - (1 - pl.col("dsat").fill_null(0.0)) * (1 - _faintly_displeased())).alias("dsat"),
-        pl.concat_list(pl.col("sat_labels").fill_null([]), pl.col("dsat_labels").fill_null([])).alias("labels"),
+        pl.concat_list(pl.col("sat_labels").fill_null([]), pl.col("dsat_labels").fill_null([])).alias(
+            "labels"
+        ),
     )
 
 
@@ -79,45 +88,68 @@ def _side(signals: pl.DataFrame, polarity: str, name: str) -> pl.DataFrame:
 def _hits(turns: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
     """Lexical and implicit hits, weighted by what kind of turn they stand in."""
     hits = pl.concat([matches(turns), *_implicit(turns, rules)])
-    about = turns.select("words", "asked", "invited", _speaks_to_you()).select(pl.all().gather(hits.get_column("turn")))
+    about = turns.select("words", "invited", _only_answers()).select(pl.all().gather(hits.get_column("turn")))
     explicit = pl.col("weight") >= rules.explicit
     negative = pl.col("label").is_in(DSAT)
     long = pl.when(pl.col("words") > rules.wordy).then(rules.damp).otherwise(1.0)
     faint = pl.when(~explicit & (pl.col("words") > rules.wordy / 2)).then(rules.damp).otherwise(1.0)
-    answer = pl.when(negative & pl.col("asked") & ~pl.col("to_you")).then(rules.answering).otherwise(1.0)
+    answer = pl.when(negative & pl.col("only_answers")).then(rules.answering).otherwise(1.0)
     pasted = pl.when(pl.col("invited") & (pl.col("words") > rules.repeat_min_words)).then(0.0).otherwise(1.0)
-    weighted = pl.concat([hits, about], how="horizontal").with_columns(pl.col("weight") * long * faint * answer * pasted)
+    weighted = pl.concat([hits, about], how="horizontal").with_columns(
+        pl.col("weight") * long * faint * answer * pasted
+    )
     return weighted.select(hits.columns).filter(pl.col("weight") > 0)
 
 
-def _speaks_to_you() -> pl.Expr:
-    """The turn addresses the assistant or the request, so it is more than an answer to the assistant's question."""
-    return pl.col("spoken").str.contains(context()["to_you"]).alias("to_you")
+def _only_answers() -> pl.Expr:
+    """The turn answers an open question of the assistant and does not address the assistant or the request."""
+    addresses = pl.col("spoken").str.contains(context()["to_you"])
+    open_question = pl.col("asked") & ~pl.col("suggested") & ~pl.col("confirming")
+    return (open_question & ~addresses).alias("only_answers")
 
 
 def _implicit(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
     repeats = turns.filter("repeats")
     sorry = turns.filter(pl.col("apologised") & (pl.col("words") <= rules.wordy))
-    return [_whole(repeats, "revision", 0.5, rules), _whole(sorry, "negative_feedback", 0.4, rules)]
+    failed = turns.filter(
+        pl.col("code") & pl.col("content").str.contains(_TRACE) & ~pl.col("spoken").str.contains(r"\?")
+    )
+    return [
+        _whole(repeats, "revision", 0.5, rules),
+        _whole(sorry, "negative_feedback", 0.4, rules),
+        _whole(turns.filter(pl.col("lost") & ~_quiet()), "revision", 0.35, rules),
+        _whole(failed, "negative_feedback", 0.45, rules),
+    ]
+
+
+def _quiet() -> pl.Expr:
+    """A turn that neither says again nor goes on: yes, no, thanks, or nothing."""
+    return (pl.col("words") <= 2) | pl.col("spoken").str.contains(
+        r"\b(?:thank|thanks|bye|yes|great|perfect)\b"
+    )
 
 
 def _whole(turns: pl.DataFrame, label: str, weight: float, rules: FeedbackRules) -> pl.DataFrame:
     """Hits whose evidence is the turn itself, cut at `rules.evidence_chars`."""
     end = turns.get_column("content").str.len_chars().clip(upper_bound=rules.evidence_chars)
     hits = turns.select("turn", label=pl.lit(label), weight=pl.lit(weight), start=pl.lit(0), end=end)
-    return hits.cast(dict(HITS))
+    return hits.select(pl.col(name).cast(kind) for name, kind in HITS.items())
 
 
-def _signals(turns: pl.DataFrame, hits: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
+def _signals(hits: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
     """One row per turn and polarity: strength (noisy-or over labels), labels by weight, one quote per label."""
     best = hits.sort(
         ["turn", "weight", "label", "start", "end"], descending=[False, True, False, False, True]
     ).unique(["turn", "label"], keep="first", maintain_order=True)
     polarity = pl.col("label").replace_strict(POLARITY, return_dtype=pl.String).alias("polarity")
-    signals = best.with_columns(polarity).group_by("turn", "polarity", maintain_order=True).agg(
-        (1 - (1 - pl.col("weight")).product()).clip(upper_bound=0.99).alias("strength"),
-        pl.col("label").alias("labels"),
-        pl.struct("label", "start", "end").alias("spans"),
+    signals = (
+        best.with_columns(polarity)
+        .group_by("turn", "polarity", maintain_order=True)
+        .agg(
+            (1 - (1 - pl.col("weight")).product()).clip(upper_bound=0.99).alias("strength"),
+            pl.col("label").alias("labels"),
+            pl.struct("label", "start", "end").alias("spans"),
+        )
     )
     return _without_overruled(signals, rules)
 
@@ -129,11 +161,15 @@ def _without_overruled(signals: pl.DataFrame, rules: FeedbackRules) -> pl.DataFr
     signals = signals.join(
         other, left_on=["turn", "polarity"], right_on=["turn", "other"], how="left", maintain_order="left"
     )
-    polite = pl.col("labels").list.set_difference(["gratitude", "acknowledgement", "positive_closure", "humor"])
+    polite = pl.col("labels").list.set_difference(
+        ["gratitude", "acknowledgement", "positive_closure", "humor"]
+    )
     against = pl.col("against").fill_null(0.0)
     overruled = (
         pl.when(pl.col("polarity") == "positive")
-        .then((against >= rules.min_strength) & (polite.list.len() == 0) & (against + 0.35 > pl.col("strength")))
+        .then(
+            (against >= rules.min_strength) & (polite.list.len() == 0) & (against + 0.35 > pl.col("strength"))
+        )
         .otherwise((pl.col("strength") < rules.explicit) & (against >= rules.explicit))
     )
     return signals.filter(~overruled).drop("against")
@@ -146,14 +182,16 @@ def _faintly_displeased() -> pl.Expr:
         pl.col("apologised") * 0.05,
         pl.col("similar") * 0.08,
         (pl.col("words") <= 12) * 0.02,
-        pl.col("spoken").str.contains(r"\b(?:no|not|but|why|dont|still|again|instead|n't|don't|wrong)\b") * 0.05,
+        pl.col("spoken").str.contains(r"\b(?:no|not|but|why|dont|still|again|instead|n't|don't|wrong)\b")
+        * 0.05,
         (pl.col("spoken").str.contains(r"\?\?|!!|\.\.\.")) * 0.02,
     )
 
 
 def _faintly_pleased() -> pl.Expr:
     return pl.sum_horizontal(
-        pl.col("spoken").str.contains(r"\b(?:yes|yeah|great|good|ok|okay|nice|love|like|cool|sure|thank)\b") * 0.1,
+        pl.col("spoken").str.contains(r"\b(?:yes|yeah|great|good|ok|okay|nice|love|like|cool|sure|thank)\b")
+        * 0.1,
         pl.col("spoken").str.contains(r"!") * 0.03,
         (~pl.col("failed")) * 0.03,
     )
@@ -161,31 +199,8 @@ def _faintly_pleased() -> pl.Expr:
 
 def _rows(conversations: pl.DataFrame, turns: pl.DataFrame, signals: pl.DataFrame) -> pl.DataFrame:
     about = turns.select(pl.exclude("turn").gather(signals.get_column("turn")))
-    of = conversations.select("id", "record_id", "messages", "owned_from", "split")
-    of = of.select(pl.all().gather(about.get_column("row"))).rename({"id": "conversation_id"})
-    rows = pl.concat([signals, about, of], how="horizontal").with_columns(
-        _on_refusal(), dialogue_state(), method=pl.lit("rules"), method_version=pl.lit(VERSION)
-    )
-    rows = rows.with_columns(_quotes(rows), (pl.col("message_index") >= pl.col("owned_from")).alias("owned"))
-    schema = polars_schema("feedback")
-    rows = rows.with_columns(feedback_ids(rows)).select(*schema, "owned")
-    return rows.cast(dict(schema)).sort("conversation_id", "message_index", "polarity", maintain_order=True)
-
-
-def feedback_ids(rows: pl.DataFrame) -> pl.Series:
-    """Ids that do not depend on the path through a tree: the record, the turns up to the signal, what it says.
-
-    `rows` has record_id, messages, message_index, target_index, polarity and method.
-    """
-    prefix = rows.select(
-        "record_id",
-        pl.col("messages").cast(PL_MESSAGES).list.head(pl.col("message_index") + 1).alias("prefix"),
-        pl.col("target_index").cast(pl.String),
-        "polarity",
-        "method",
-    )
-    keys = [pl.col("record_id"), messages_key("prefix"), pl.col("target_index"), pl.col("polarity"), pl.col("method")]
-    return content_ids(prefix, "feedback", keys)
+    rows = pl.concat([signals, about], how="horizontal").with_columns(_on_refusal(), dialogue_state())
+    return feedback_rows(rows.with_columns(_quotes(rows)), conversations, "rules")
 
 
 def _quotes(rows: pl.DataFrame) -> pl.Series:
@@ -193,14 +208,18 @@ def _quotes(rows: pl.DataFrame) -> pl.Series:
     quoted = spans.with_columns(
         pl.col("content").str.slice(pl.col("start"), pl.col("end") - pl.col("start")).alias("text")
     )
-    listed = quoted.group_by("at", maintain_order=True).agg(pl.struct("label", "text", "start", "end").alias("evidence"))
+    listed = quoted.group_by("at", maintain_order=True).agg(
+        pl.struct("label", "text", "start", "end").alias("evidence")
+    )
     return listed.get_column("evidence")
 
 
 def _on_refusal() -> pl.Expr:
     """A complaint about what looks like a right refusal: a refusal by policy, or of a request that reads as harmful."""
     harmful = context()["harmful"]
-    asked = pl.col("request").str.to_lowercase().str.contains(harmful) | pl.col("spoken").str.contains(harmful)
+    asked = pl.col("request").str.to_lowercase().str.contains(harmful) | pl.col("spoken").str.contains(
+        harmful
+    )
     refused = pl.col("refused") & (pl.col("ends").str.contains(context()["policy"]) | asked)
     return ((pl.col("polarity") == "negative") & refused).alias("on_refusal")
 
@@ -218,13 +237,22 @@ def dialogue_state() -> pl.Expr:
     refines = pl.col("labels").list.set_intersection(
         ["revision", "style", "insufficient_detail", "ignored", "getting_there"]
     )
-    said = pl.col("spans").list.eval(pl.element().struct.field("end") - pl.element().struct.field("start")).list.max()
+    said = (
+        pl.col("spans")
+        .list.eval(pl.element().struct.field("end") - pl.element().struct.field("start"))
+        .list.max()
+    )
     return (
-        pl.when(text.str.contains(found["closes"]) & ~asks).then(pl.lit("closing"))
-        .when((refines.list.len() > 0) | pl.col("repeats")).then(pl.lit("refinement"))
-        .when(asks & (pl.col("polarity") == "positive")).then(pl.lit("new_request"))
-        .when((pl.col("words") <= 12) | (said * 2 > text.str.len_chars())).then(pl.lit("feedback"))
-        .when(asks).then(pl.lit("new_request"))
+        pl.when(text.str.contains(found["closes"]) & ~asks)
+        .then(pl.lit("closing"))
+        .when((refines.list.len() > 0) | pl.col("repeats"))
+        .then(pl.lit("refinement"))
+        .when(asks & (pl.col("polarity") == "positive"))
+        .then(pl.lit("new_request"))
+        .when((pl.col("words") <= 12) | (said * 2 > text.str.len_chars()))
+        .then(pl.lit("feedback"))
+        .when(asks)
+        .then(pl.lit("new_request"))
         .otherwise(pl.lit("continuation"))
         .alias("dialogue_state")
     )

@@ -1,8 +1,8 @@
 """The lexicon: patterns as data, compiled to regular expressions that need neither lookaround nor Unicode tables.
 
 A file of `lexicon/` holds the patterns of one label. In a pattern, a space stands for any run of spaces and commas, an
-apostrophe is optional ("don't" finds "dont"), `{name}` is a macro of `_macros.yaml`, every group is non-capturing, and letters are
-lower case, because patterns are matched against `tilth.transforms.feedback.speech.spoken`.
+apostrophe is optional ("don't" finds "dont"), `{name}` is a macro of `_macros.yaml`, every group is non-capturing, and
+letters are lower case, because patterns are matched against `tilth.transforms.feedback.speech.spoken`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ from tilth.transforms.feedback.taxonomy import DSAT, SAT
 
 EDGE: Final = r"(?-u:\b)"  # the Unicode word edge would take the slow path on any text that is not ASCII
 SCOPES: Final = ("anywhere", "start", "end", "whole", "clause")
-CONTEXTS: Final = ("asked", "failed", "apologised", "refused", "code", "suggested", "invited")
+CONTEXTS: Final = (
+    "asked",
+    "failed",
+    "apologised",
+    "refused",
+    "code",
+    "suggested",
+    "offered",
+    "confirming",
+    "lost",
+    "invited",
+)
 # ASCII white space: the Unicode class makes the automaton of each pattern several times larger.
 _SPACE: Final = r"\t\n\r\x20"
 _GAP: Final = rf"[,{_SPACE}]+"
@@ -63,7 +74,10 @@ def lexicon() -> Mapping[str, tuple[Pattern, ...]]:
 def context() -> Mapping[str, str]:
     """Regular expressions over replies and requests by name, from `_context.yaml`."""
     found = load("_context")
-    return {name: compiled(text, "anywhere", edges=name in found["words"]) for name, text in found["facts"].items()}
+    return {
+        name: compiled(text, "anywhere", edges=name in found["words"])
+        for name, text in found["facts"].items()
+    }
 
 
 def load(name: str) -> Any:  # Any: what a YAML file holds
@@ -93,7 +107,9 @@ def _expand(text: str) -> str:
     while found := re.search(r"\{([a-z_]+)\}", text):
         text = text.replace(found[0], f"(?:{_macros()[found[1]]})")
     parts = re.split(r"(\[(?:\\.|[^\]\\])*\])", text)  # character classes stand at the odd places
-    return "".join(_outside(part) if at % 2 == 0 else part.replace(r"\s", _SPACE) for at, part in enumerate(parts))
+    return "".join(
+        _outside(part) if at % 2 == 0 else part.replace(r"\s", _SPACE) for at, part in enumerate(parts)
+    )
 
 
 def _outside(part: str) -> str:

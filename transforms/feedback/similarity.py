@@ -23,7 +23,11 @@ def repeated(messages: pl.DataFrame, turns: pl.DataFrame, rules: FeedbackRules) 
     """
     said = messages.filter(pl.col("role") == "user").select("row", "message_index", _plain())
     pairs = pl.concat([_paired(turns, said, back) for back in range(1, rules.lookback + 1)])
-    best = _scored(pairs.filter(_alike()), rules).group_by("turn").agg(pl.col("similar").max(), pl.col("repeats").any())
+    best = (
+        _scored(pairs.filter(_alike()), rules)
+        .group_by("turn")
+        .agg(pl.col("similar").max(), pl.col("repeats").any())
+    )
     found = turns.select("turn").join(best, on="turn", how="left", maintain_order="left")
     return [found.get_column("similar").fill_null(0.0), found.get_column("repeats").fill_null(value=False)]
 
@@ -42,14 +46,20 @@ def _paired(turns: pl.DataFrame, said: pl.DataFrame, back: int) -> pl.DataFrame:
         pl.when(here).then(pl.col("text").shift(back)).alias("then"),
     )
     keys = ["row", "message_index"]
-    return turns.select("turn", *keys).join(both.drop_nulls("then"), on=keys, maintain_order="left").drop(keys)
+    return (
+        turns.select("turn", *keys).join(both.drop_nulls("then"), on=keys, maintain_order="left").drop(keys)
+    )
 
 
 def _alike() -> pl.Expr:
     """A cheap test that a repetition passes: its first or its last long word was there before."""
     first = pl.col("now").str.extract(r"\b([a-z0-9]{4,})", 1)
-    last = pl.col("now").str.extract(r"([a-z0-9]{4,})[^a-z0-9]*(?:[a-z0-9]{1,3}[^a-z0-9]+)*[a-z0-9]{0,3}[^a-z0-9]*$", 1)
-    return pl.any_horizontal(pl.col("then").str.contains(word.fill_null("\0"), literal=True) for word in (first, last))
+    last = pl.col("now").str.extract(
+        r"([a-z0-9]{4,})[^a-z0-9]*(?:[a-z0-9]{1,3}[^a-z0-9]+)*[a-z0-9]{0,3}[^a-z0-9]*$", 1
+    )
+    return pl.any_horizontal(
+        pl.col("then").str.contains(word.fill_null("\0"), literal=True) for word in (first, last)
+    )
 
 
 def _scored(pairs: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
@@ -63,8 +73,14 @@ def _scored(pairs: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
         (pl.col("common") / pl.max_horizontal("union", 1)).alias("jaccard"),
         (pl.col("kept") / pl.max_horizontal("then_size", 1)).alias("containment"),
     )
-    return _same_spelling(pairs, rules).with_columns(_repeats(rules).alias("repeats")).select(
-        "turn", pl.max_horizontal("jaccard", pl.col("containment") * 0.8, "trigrams").alias("similar"), "repeats"
+    return (
+        _same_spelling(pairs, rules)
+        .with_columns(_repeats(rules).alias("repeats"))
+        .select(
+            "turn",
+            pl.max_horizontal("jaccard", pl.col("containment") * 0.8, "trigrams").alias("similar"),
+            "repeats",
+        )
     )
 
 
@@ -90,7 +106,9 @@ def _same_spelling(pairs: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
     pairs = pairs.with_row_index("pair")
     close = pairs.filter(near & enough).select("pair", *(_trigrams(side) for side in _SIDES))
     common = pl.col("now").list.set_intersection("then").list.len()
-    close = close.select("pair", (common / (pl.col("now").list.len() + pl.col("then").list.len() - common)).alias("trigrams"))
+    close = close.select(
+        "pair", (common / (pl.col("now").list.len() + pl.col("then").list.len() - common)).alias("trigrams")
+    )
     return pairs.join(close, on="pair", how="left", maintain_order="left").with_columns(
         pl.col("trigrams").fill_null(0.0)
     )
@@ -104,7 +122,9 @@ def _trigrams(side: str) -> pl.Expr:
 def _repeats(rules: FeedbackRules) -> pl.Expr:
     new, gone = pl.col("now_size") - pl.col("kept"), pl.col("then_size") - pl.col("kept")
     long_enough = (pl.col("then_size") >= 2) & (pl.col("then_tokens").list.len() >= rules.repeat_min_words)
-    said_again = (pl.col("containment") >= rules.repeat_containment) & (new <= gone.clip(0) + pl.col("then_size"))
+    said_again = (pl.col("containment") >= rules.repeat_containment) & (
+        new <= gone.clip(0) + pl.col("then_size")
+    )
     same = (pl.col("jaccard") >= rules.repeat_jaccard) & ((new == 0) | (gone == 0))
     retyped = (pl.col("trigrams") >= rules.repeat_chars) & (new == gone) & (new <= 1)
     return long_enough & ((said_again & (gone == 0)) | same | retyped)

@@ -15,7 +15,9 @@ from tilth.transforms.feedback.rules import FeedbackRules
 BLANK: Final = "\x01"  # no pattern matches it, and it is no word edge
 
 # Code and quotes inside a line, and anything else in pieces that end where one could begin.
-_INLINE: Final = r"```(?s:.*?)(?:```|\z)|`[^`\n]+`|\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»|\B'[^'\n]{3,}'\B|[^`\"“«']+|(?s:.)"
+_INLINE: Final = (
+    r"```(?s:.*?)(?:```|\z)|`[^`\n]+`|\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»|\B'[^'\n]{3,}'\B|[^`\"“«']+|(?s:.)"
+)
 _QUOTED: Final = r"^(?:```|`.|\".*\"$|“.*”$|«.*»$|'.{3,}'$)"
 # Lines that somebody or something else wrote: quoted mail, chat logs, traces, comments, code.
 _LINES: Final = r"[^\n]+|\n"
@@ -39,6 +41,7 @@ _PASTED: Final = "|".join(
     (
         rf"\b{_TASK} (?:[a-z']+ ){{0,6}}?(?:this|these|the|my|that|it|each|following|into [a-z]+|to [a-z]+|in [a-z]+)"
         rf"(?: [a-z']+){{0,5}}\s*:",
+        rf"\b{_TASK}\s*:",
         rf"\b(?:here(?:'?s| is| are)|this is|below is) (?:[a-z']+ ){{0,4}}?{_ARTEFACT}(?: [a-z']+){{0,4}}\s*[:\n]",
         r"\b(?:write|draft|compose|send|create|make|generate|say|type|put|add|translate)(?: [a-z0-9'-]+){0,12}?"
         r" (?:that says|saying|that reads|that goes|which says|telling (?:him|her|them|my|the|people|everyone)"
@@ -58,7 +61,8 @@ _REPORTED: Final = (
     r"guy|lady|lawyer|bank|company|seller|waiter|agent|people|guests?|editor|landlady|roommate|driver|cousin|aunt|"
     r"uncle|trainer|coach|tutor)(?: [a-z]+){0,2}? (?:sa(?:id|ys|y)|told|tells?|thinks?|thought|complain(?:s|ed)?|"
     r"claim(?:s|ed)?|wrote|writes|call(?:s|ed)|yelled|keeps?|insists?|argued?|believes?|feels?|hates?|loves?)\b"
-    r"|\b(?:he|she|they) (?:sa(?:id|ys|y)|told me|thinks?|thought|complained|claim(?:s|ed)?|wrote|called|kept|insists?)\b"
+    r"|\b(?:he|she|they) (?:sa(?:id|ys|y)|told me|thinks?|thought|complained|claim(?:s|ed)?|wrote|called|kept|"
+    r"insists?)\b"
 )
 _TO_YOU: Final = r"\b(?:your|you|ur|u)\b"
 
@@ -71,7 +75,9 @@ def spoken(content: pl.Series, rules: FeedbackRules) -> pl.Series:
     frame = _put(frame, long.with_columns(_edges("text", rules.edge_chars)))
     marked = frame.filter(pl.col("text").str.contains(_MARKED))
     marked = marked.with_columns(_blank_segments("text", _INLINE, pl.element().str.contains(_QUOTED)))
-    frame = _put(frame, marked.with_columns(_blank_segments("text", _LINES, pl.element().str.contains(_FOREIGN))))
+    frame = _put(
+        frame, marked.with_columns(_blank_segments("text", _LINES, pl.element().str.contains(_FOREIGN)))
+    )
     reporting = frame.filter(pl.col("text").str.contains(_REPORTED))
     reported = pl.element().str.contains(_REPORTED) & ~pl.element().str.contains(_TO_YOU)
     frame = _put(frame, reporting.with_columns(_blank_segments("text", r"[^.!?\n]+|[.!?\n]+", reported)))

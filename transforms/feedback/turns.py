@@ -18,13 +18,18 @@ def user_turns(conversations: pl.DataFrame, rules: FeedbackRules) -> pl.DataFram
     """One row per user turn that follows a reply with text, in order, numbered by `turn`.
 
     Columns: `row` (position of the conversation in the frame), `message_index`, `target_index` (the last assistant
-    turn with text before it), `content`, `spoken`, `request` (the last user turn before the target), `words`, and the
-    facts about the exchange named in `patterns.CONTEXTS`, `ends` (the reply's head and tail in lower case), `similar` and `repeats` (see `similarity`).
+    turn with text before it), `content`, `spoken`, `request` (the last user turn before the target), `words`, `ends`
+    (the reply's head and tail in lower case), `similar` and `repeats` (see `similarity`), and the facts about the
+    exchange named in `patterns.CONTEXTS`.
     """
     placed = _placed(conversations)
     turns = _with_text(placed).with_row_index("turn")
     turns = turns.with_columns(spoken(turns.get_column("content"), rules), *repeated(placed, turns, rules))
-    return turns.with_columns(_ends(pl.col("reply")).alias("ends")).with_columns(_facts()).drop("reply", "answer")
+    return (
+        turns.with_columns(_ends(pl.col("reply")).alias("ends"))
+        .with_columns(_facts())
+        .drop("reply", "answer")
+    )
 
 
 def _placed(conversations: pl.DataFrame) -> pl.DataFrame:
@@ -35,7 +40,10 @@ def _placed(conversations: pl.DataFrame) -> pl.DataFrame:
     flat = listed.explode("messages", "message_index").unnest("messages").with_row_index("at")
     flat = flat.with_columns(pl.col("at").cast(pl.Int64), pl.col("content").fill_null(""))
     says = (pl.col("content").str.len_bytes() > 0) & pl.col("content").str.contains(r"[^\s]")
-    first, last = pl.col("at") - pl.col("message_index"), pl.col("at") - pl.col("message_index") + pl.col("n") - 1
+    first, last = (
+        pl.col("at") - pl.col("message_index"),
+        pl.col("at") - pl.col("message_index") + pl.col("n") - 1,
+    )
     reply = pl.when((pl.col("role") == "assistant") & says).then(pl.col("at"))
     asked = pl.when((pl.col("role") == "user") & says).then(pl.col("at"))
     flat = flat.with_columns(
@@ -49,7 +57,9 @@ def _placed(conversations: pl.DataFrame) -> pl.DataFrame:
 
 
 def _within(column: str) -> pl.Expr:
-    return pl.when(pl.col(column).is_between(pl.col("first"), pl.col("last"))).then(pl.col(column)).alias(column)
+    return (
+        pl.when(pl.col(column).is_between(pl.col("first"), pl.col("last"))).then(pl.col(column)).alias(column)
+    )
 
 
 def _with_text(flat: pl.DataFrame) -> pl.DataFrame:
@@ -63,7 +73,11 @@ def _with_text(flat: pl.DataFrame) -> pl.DataFrame:
         (pl.col("reply_at") - pl.col("first")).cast(pl.Int32).alias("target_index"),
         "content",
         content.gather(chosen.get_column("reply_at")).alias("reply"),
-        content.gather(chosen.get_column("answer_at")).fill_null("").str.head(160).str.to_lowercase().alias("answer"),
+        content.gather(chosen.get_column("answer_at"))
+        .fill_null("")
+        .str.head(160)
+        .str.to_lowercase()
+        .alias("answer"),
         content.gather(asked_at).fill_null("").alias("request"),
         (pl.col("content").str.count_matches(r"[ \n\t]+") + 1).alias("words"),
     )
@@ -72,7 +86,7 @@ def _with_text(flat: pl.DataFrame) -> pl.DataFrame:
 def _facts() -> list[pl.Expr]:
     found = context()
     text = pl.col("ends")
-    named = ("asked", "failed", "refused", "suggested", "invited")
+    named = ("asked", "failed", "refused", "suggested", "offered", "confirming", "lost", "invited")
     return [
         *(text.str.contains(found[name]).alias(name) for name in named),
         pl.col("answer").str.contains(found["apologised"]).alias("apologised"),
@@ -84,4 +98,6 @@ def _ends(reply: pl.Expr) -> pl.Expr:
     """The reply in lower case; of a long one the head and the tail."""
     cut = pl.concat_str(reply.str.head(_REPLY_EDGE), pl.lit("\n"), reply.str.tail(_REPLY_EDGE))
     short = reply.str.len_bytes() <= 2 * _REPLY_EDGE
-    return pl.when(short).then(reply).otherwise(cut).str.to_lowercase().str.replace_all("’", "'", literal=True)
+    return (
+        pl.when(short).then(reply).otherwise(cut).str.to_lowercase().str.replace_all("’", "'", literal=True)
+    )
