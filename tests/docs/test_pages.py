@@ -1,0 +1,19 @@
+"""The pages' console blocks run, and print what the pages say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from docs.tour import ROOT, blocks, folder_with_samples, normal, run, steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/feedback.md"])
+def test_commands_print_what_the_page_says(tmp_path: Path, page: str) -> None:
+    """Every command of a page's console blocks prints what stands under it, times and ids aside."""
+    folder = folder_with_samples(tmp_path)
+    commands = [step for block in blocks(ROOT / page) for step in steps(block)]
+    assert commands
+    for step in commands:
+        assert normal(run(step.command, folder)) == normal(step.said), step.command
