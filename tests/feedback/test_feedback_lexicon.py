@@ -35,7 +35,8 @@ def found_by(pattern: Pattern, texts: tuple[str, ...]) -> list[bool]:
             "spoken": spoken(pl.Series(texts), FeedbackRules()),
         }
     ).with_columns(pl.lit(name in pattern.when).alias(name) for name in CONTEXTS)
-    return [at in set(matching.matches_of(pattern, turns).get_column("turn")) for at in range(len(texts))]
+    found = {turn for hits in matching.matches_of([pattern], turns) for turn in hits.get_column("turn")}
+    return [at in found for at in range(len(texts))]
 
 
 @pytest.mark.parametrize("label", [*SAT, *DSAT])

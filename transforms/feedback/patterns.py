@@ -44,6 +44,7 @@ class Pattern:
     Args:
         label: what it is a sign of.
         index: its place in its label's file; `label` and `index` name it.
+        scope: where in the turn it must stand, one of `SCOPES`.
         weight: how sure a single match is, in (0, 1].
         regex: the compiled form; group 1 is what comes before the evidence, group 2 the evidence.
         unless: a regular expression that takes the match back when it is found anywhere in the turn.
@@ -55,6 +56,7 @@ class Pattern:
 
     label: str
     index: int
+    scope: str
     weight: float
     regex: str
     unless: str | None
@@ -127,6 +129,7 @@ def _pattern(label: str, index: int, entry: Mapping[str, Any]) -> Pattern:  # An
     return Pattern(
         label=label,
         index=index,
+        scope=entry["scope"],
         weight=float(entry["weight"]),
         regex=compiled(entry["pattern"], entry["scope"], edges=entry.get("edges", True)),
         unless=None if unless is None else compiled(unless, "anywhere", edges=True),

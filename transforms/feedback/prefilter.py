@@ -37,10 +37,12 @@ def candidates(texts: pl.Series) -> Mapping[int, pl.Series]:
     hits = found.filter(pl.col("word").list.len() > 0).explode("word").join(owners, on="word")
     each = hits.select("pattern", "at").unique().sort("pattern", "at").partition_by("pattern", as_dict=True)
     nothing = pl.Series("at", [], dtype=pl.UInt32)
-    return {
-        at: each[at,].get_column("at") if (at,) in each else nothing
-        for at in owners.get_column("pattern").unique().to_list()
-    }
+    return {at: each[at,].get_column("at") if (at,) in each else nothing for at in rare_patterns()}
+
+
+def rare_patterns() -> frozenset[int]:
+    """Positions in `patterns()` of those that `candidates` knows."""
+    return frozenset(_owners().get_column("pattern"))
 
 
 @cache
