@@ -53,8 +53,8 @@ def ingest() -> Ingest:
         tasks = plan(expand([str(uri) for uri in uris]), shape, None if mapping is None else str(mapping))
         batches = [batch for task in tasks for batch in read(task, ReadConfig(**config), fast=fast)]
         for batch in batches:
-            kept = batch.conversations.get_column("record_rows").sum()
-            assert batch.rows_in == kept + batch.quarantine.get_column("source_rows").sum()
+            kept = int(batch.conversations.get_column("record_rows").sum())
+            assert batch.rows_in == kept + int(batch.quarantine.get_column("source_rows").sum())
         return Ingested(
             pl.concat([batch.conversations for batch in batches]),
             pl.concat([batch.quarantine for batch in batches]),

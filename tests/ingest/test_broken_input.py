@@ -182,6 +182,7 @@ def test_truncated_compressed_file_keeps_the_rows_before_the_cut(
     path.write_bytes(whole[: len(whole) * 3 // 4])
     found = ingest(path)
     assert found.reasons == ["truncated"]
+    assert found.quarantine.item(0, "detail") == "the compressed stream ends before its end"
     assert 100 < found.rows_in < 10_000
     assert found.rows_in == found.conversations.get_column("record_rows").sum() + 1
 

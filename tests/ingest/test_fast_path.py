@@ -172,6 +172,7 @@ BREAKS: tuple[Callable[[bytes], bytes], ...] = (
     lambda _: b"null",
     lambda _: b"",
     lambda line: line + b' {"x":\n{"y": 1}}',
+    lambda line: b'{"x": {}\n, "y": {}} ' + line,
     lambda line: line.replace(b"i", b"\xe9"),
     lambda line: line.replace(b"role", b"r\\u006fle"),
     lambda line: line.replace(b"role", b"role\\u0000"),
@@ -203,8 +204,12 @@ def batches(path: Path, container: str, shape: str, fast: bool, config: ReadConf
     file = {"uri": str(path), "container": container, "compression": None, "size_bytes": 0}
     options = {"source": str(path), "files": [file], "shape": shape, "turns": None, "map": None}
     found = list(read(options, config, fast=fast))
-    joined = [pl.concat([batch[n] for batch in found]) for n in (0, 1)] if found else [pl.DataFrame()] * 2
-    return Batch(*joined, sum(batch.rows_in for batch in found))
+    if not found:
+        return Batch(pl.DataFrame(), pl.DataFrame(), 0)
+    conversations = pl.concat([batch.conversations for batch in found])
+    return Batch(
+        conversations, pl.concat([batch.quarantine for batch in found]), sum(b.rows_in for b in found)
+    )
 
 
 def assert_same(path: Path, container: str, shape: str, config: ReadConfig) -> None:
@@ -220,6 +225,7 @@ CONFIGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(st.data(), st.sampled_from(sorted(CHATS)), CONFIGS)
 def test_both_paths_read_any_jsonl_alike(data: st.DataObject, shape: str, config: ReadConfig) -> None:

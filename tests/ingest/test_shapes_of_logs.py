@@ -158,6 +158,14 @@ def test_hh_with_one_broken_side(jsonl: Write, ingest: Any) -> None:
     assert found.reasons == ["roles_do_not_alternate"] * 2
 
 
+def test_joined_turns_are_shared_only_when_equal(jsonl: Write, ingest: Any) -> None:
+    """Turns joined from different messages are no shared turn, though they end alike."""
+    sides = {side: f"\n\nHuman: {side}\n\nHuman: b\n\nAssistant: c" for side in ("chosen", "rejected")}
+    found = ingest(jsonl([sides]), on_consecutive="merge")
+    assert found.texts[0] == ["chosen\nb", "c"]
+    assert found.conversations["owned_from"].to_list() == [0, 0]
+
+
 def test_identical_sides_keep_ids_apart(jsonl: Write, ingest: Any) -> None:
     """Two equal replies of one record are two conversations with two ids; judging them is a later stage's."""
     same = "\n\nHuman: a\n\nAssistant: b"

@@ -108,7 +108,13 @@ def texts_in(value: object) -> Iterator[str]:
 
 def kind_of(value: object) -> str:
     """The JSON name of a value's type, for details."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    names: dict[type, str] = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return names.get(type(value), "a number" if isinstance(value, int | float) else "another type")
 
 

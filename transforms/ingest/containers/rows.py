@@ -55,7 +55,7 @@ class JsonChunk:
     ends: np.ndarray
     first: int
     counted: bool = False
-    whole: bool = True  # False: the last row has no line end, so it may have been cut
+    whole: bool = True  # False: one row without a line end, which may have been cut
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -71,15 +71,16 @@ class JsonChunk:
     def part(self, begin: int, end: int) -> JsonChunk:
         """See `Chunk`."""
         first = self.first + begin if self.counted else self.first
-        whole = self.whole or end < len(self)
-        return JsonChunk(self.data, self.starts[begin:end], self.ends[begin:end], first, self.counted, whole)
+        return JsonChunk(
+            self.data, self.starts[begin:end], self.ends[begin:end], first, self.counted, self.whole
+        )
 
     def value(self, index: int) -> Any:
         """See `Chunk`. A last line without an end that is no JSON was cut, not broken."""
         try:
             return parse(self.payload(index))
         except Refused as refusal:
-            if not self.whole and index == len(self) - 1:
+            if not self.whole:
                 raise Refused(Reason.TRUNCATED, "the last line ends in the middle") from refusal
             raise
 
