@@ -1,8 +1,9 @@
 """The lexicon: patterns as data, compiled to regular expressions that need neither lookaround nor Unicode tables.
 
-A file of `lexicon/` holds the patterns of one label. In a pattern, a space stands for any run of spaces and commas, an
-apostrophe is optional ("don't" finds "dont"), `{name}` is a macro of `_macros.yaml`, every group is non-capturing, and
-letters are lower case, because patterns are matched against `tilth.transforms.feedback.speech.spoken`.
+A file of `lexicon/` holds the patterns of one label; a long pattern is a list of alternatives. In a pattern, a space
+stands for any run of spaces and commas, an apostrophe is optional ("don't" finds "dont"), `{name}` is a macro of
+`_macros.yaml`, every group is non-capturing, and letters are lower case, because patterns are matched against
+`tilth.transforms.feedback.speech.spoken`.
 """
 
 from __future__ import annotations
@@ -125,19 +126,23 @@ def _patterns(label: str) -> list[Pattern]:
 
 def _pattern(label: str, index: int, entry: Mapping[str, Any]) -> Pattern:  # Any: what a YAML file holds
     _check(label, index, entry)
-    unless = entry.get("unless")
+    pattern, unless = _joined(entry["pattern"]), _joined(entry.get("unless", ""))
     return Pattern(
         label=label,
         index=index,
         scope=entry["scope"],
         weight=float(entry["weight"]),
-        regex=compiled(entry["pattern"], entry["scope"], edges=entry.get("edges", True)),
-        unless=None if unless is None else compiled(unless, "anywhere", edges=True),
+        regex=compiled(pattern, entry["scope"], edges=entry.get("edges", True)),
+        unless=compiled(unless, "anywhere", edges=True) if unless else None,
         when=tuple(entry.get("when", ())),
         not_when=tuple(entry.get("not_when", ())),
         match=tuple(entry["match"]),
         no_match=tuple(entry["no_match"]),
     )
+
+
+def _joined(alternatives: str | list[str]) -> str:
+    return alternatives if isinstance(alternatives, str) else "|".join(alternatives)
 
 
 def _check(label: str, index: int, entry: Mapping[str, Any]) -> None:  # Any: what a YAML file holds
