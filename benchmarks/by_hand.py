@@ -48,7 +48,10 @@ def by_hand(source: str, out: Path) -> dict[str, int]:
     feedback, pairs, unpaired, rationales, dropped = [], [], [], [], []
     for part in conversations.iter_slices(SLICE):
         signals = pl.concat([mine(part).feedback, observe_reactions(part)])
-        recovered, siblings = recovery_pairs(part, signals, PairPolicy()), sibling_pairs(part, PairPolicy(), signals)
+        recovered, siblings = (
+            recovery_pairs(part, signals, PairPolicy()),
+            sibling_pairs(part, PairPolicy(), signals),
+        )
         labels = unpaired_labels(part, signals, PairPolicy())
         found = pl.concat([recovered.kept, siblings.kept])
         feedback.append(signals.filter("owned").drop("owned"))

@@ -14,7 +14,9 @@ class TilthError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, found: object = None, wanted: object = None, do: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, found: object = None, wanted: object = None, do: str | None = None
+    ) -> None:
         self.what, self.found, self.wanted, self.do = what, found, wanted, do
         super().__init__(what)
 

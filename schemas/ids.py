@@ -46,7 +46,9 @@ def fingerprint(value: object) -> str:
     >>> fingerprint({"b": 1, "a": [True, None]}) == fingerprint({"a": [True, None], "b": 1})
     True
     """
-    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(
+        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from docs.tour import ROOT, blocks, folder_with_samples, normal, run, steps
 
 

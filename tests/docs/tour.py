@@ -60,7 +60,14 @@ def run(command: str, folder: Path) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TILTH_", "PREFECT_"))}
     env = {**kept, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1"}
     done = subprocess.run(
-        command, shell=True, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        command,
+        shell=True,
+        cwd=folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     return done.stdout
 

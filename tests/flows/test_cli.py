@@ -54,9 +54,8 @@ def test_every_view_speaks_json(folder: Path) -> None:
     assert len(rows) == 2
     assert rows[0]["prompt"][-1]["role"] == "user"
     sql = "select origin, count(*) as n from observed.pairs group by 1 order by 1"
-    assert [row["origin"] for row in read(tilth(folder, "catalog", "query", sql, "--json"))][
-        0
-    ] == "human_rank"
+    origins = [row["origin"] for row in read(tilth(folder, "catalog", "query", sql, "--json"))]
+    assert "human_rank" in origins
     checks = read(tilth(folder, "check", "observed.pairs", "--json"))["checks"]
     assert {"column", "observed", "wanted", "severity", "success"} <= set(checks[0])
     (found,) = read(tilth(folder, "sources", "inspect", TREES, "--json"))

@@ -21,6 +21,7 @@ from tilth.transforms.feedback.taxonomy import DSAT, POLARITY
 from tilth.transforms.feedback.turns import user_turns
 
 # The output of a program that failed, pasted as it came.
+_GREETING_CHARS: Final = 160
 _TRACE: Final = (
     r"Traceback \(most recent|\b[A-Z]\w*(?:Error|Exception)\b|\berror(?:\[\w+\])?:|Segmentation fault"
 )
@@ -102,10 +103,17 @@ def _hits(turns: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
 
 
 def _only_answers() -> pl.Expr:
-    """The turn answers an open question of the assistant and does not address the assistant or the request."""
+    """The turn answers an open question of the assistant and does not address the assistant or the request.
+
+    After a mere greeting ("how can I help?") there is no reply to complain about, unless the assistant itself is meant.
+    """
+    greeted = pl.col("ends").str.contains(context()["greets"]) & (
+        pl.col("ends").str.len_chars() <= _GREETING_CHARS
+    )
+    alone = greeted & ~pl.col("spoken").str.contains(r"\b(?:you|your|u|bot)\b")
     addresses = pl.col("spoken").str.contains(context()["to_you"])
     open_question = pl.col("asked") & ~pl.col("suggested") & ~pl.col("confirming")
-    return (open_question & ~addresses).alias("only_answers")
+    return (open_question & ~addresses | alone).alias("only_answers")
 
 
 def _implicit(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
@@ -215,12 +223,18 @@ def _quotes(rows: pl.DataFrame) -> pl.Series:
 
 
 def _on_refusal() -> pl.Expr:
-    """A complaint about what looks like a right refusal: a refusal by policy, or of a request that reads as harmful."""
+    """A complaint about what looks like a right refusal: by policy, of a harmful request, or a decision not to help.
+
+    An inability ("I can't find", "I can't access") is none. Where it is unclear the reply counts as a refusal: that
+    costs a label, the other mistake would teach a model to comply.
+    """
     harmful = context()["harmful"]
     asked = pl.col("request").str.to_lowercase().str.contains(harmful) | pl.col("spoken").str.contains(
         harmful
     )
-    refused = pl.col("refused") & (pl.col("ends").str.contains(context()["policy"]) | asked)
+    declined = pl.col("ends").str.contains(context()["declines"])
+    by_policy = pl.col("refused") & pl.col("ends").str.contains(context()["policy"])
+    refused = declined | by_policy | (pl.col("refused") & asked)
     return ((pl.col("polarity") == "negative") & refused).alias("on_refusal")
 
 

@@ -15,8 +15,10 @@ class PairPolicy:
     Raises `ConfigError` when a gap or a net is not positive: a tie would pass as a preference.
 
     Args:
-        min_negative: weakest complaint in words that rejects a reply.
-        min_positive: weakest satisfaction in words that accepts one.
+        min_negative: weakest complaint in words that labels a reply false.
+        min_positive: weakest satisfaction in words that labels one true.
+        min_recovery: weakest complaint about the first reply, and weakest satisfaction with the later one, of a
+        recovery; lower than for labels, because both must be said.
         min_reaction: weakest thumb that accepts or rejects one.
         max_turns_between: most user turns between a rejected reply and the one that recovers it.
         max_new_words: up to this many new content words in those turns are no new constraint; where a complaint
@@ -35,6 +37,7 @@ class PairPolicy:
 
     min_negative: float = 0.65
     min_positive: float = 0.65
+    min_recovery: float = 0.55
     min_reaction: float = 0.5
     max_turns_between: int = 3
     max_new_words: int = 4

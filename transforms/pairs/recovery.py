@@ -21,7 +21,7 @@ from tilth.transforms.pairs.standing import opinions, says, thumbs
 def recovery_pairs(conversations: pl.DataFrame, feedback: pl.DataFrame, policy: PairPolicy) -> Ruled:
     """Pairs of origin `observed_recovery`: the first satisfying reply over one that was complained about.
 
-    A candidate is a reply with a complaint (method `rules`, at least `min_negative`; a thumb alone says
+    A candidate is a reply with a complaint (method `rules`, at least `min_recovery`; a thumb alone says
     nothing about what came next) and the first later reply of the same conversation with clear satisfaction,
     with no new request and at most `max_turns_between` user turns between them. It is dropped as
     `correct_refusal` when the complaint is about what looks like a correct refusal, as `contradictory` when
@@ -53,7 +53,7 @@ def _recoveries(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
 
 
 def _blamed(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
-    clear = (pl.col("polarity") == "negative") & (pl.col("strength") >= policy.min_negative)
+    clear = (pl.col("polarity") == "negative") & (pl.col("strength") >= policy.min_recovery)
     return (
         signals.filter((pl.col("method") == "rules") & clear)
         .group_by("conversation_id", "index")
@@ -69,7 +69,7 @@ def _blamed(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
 
 def _praised(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
     satisfied = says((*policy.satisfied_labels, *policy.better_labels))
-    words = (pl.col("method") == "rules") & satisfied & (pl.col("strength") >= policy.min_positive)
+    words = (pl.col("method") == "rules") & satisfied & (pl.col("strength") >= policy.min_recovery)
     thumb = thumbs() & (pl.col("strength") >= policy.min_reaction)
     return (
         signals.filter((pl.col("polarity") == "positive") & (words | thumb))

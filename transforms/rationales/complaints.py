@@ -11,7 +11,7 @@ from tilth.schemas.ids import messages_key
 from tilth.transforms.pairs import replies, sentences
 
 SHORT_TURN_CHARS: Final = 280
-MIN_STRENGTH: Final = 0.6  # below it a signal is implicit, such as a request put again: no reason in words
+MIN_STRENGTH: Final = 0.55  # below it a signal is implicit, such as a request put again: no reason in words
 _PAIR_KEY: Final = ["record_id", "prompt_id", "reply"]
 
 
