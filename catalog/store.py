@@ -23,6 +23,7 @@ from tilth.catalog.parts import dataset, inspect, plain, scan
 from tilth.schemas import TABLES, BadInput, ConfigError, NotFound, TilthError
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from pyiceberg.table import Table
 
     from tilth.catalog.iceberg import FamilyCatalog
@@ -252,6 +253,13 @@ class Catalog:
         """The rows of a dataset as an Arrow table, in order, with the types of `TABLES`."""
         version = self.resolve(name)
         return dataset(version.table, version.files).to_table()
+
+    def dataset(self, name: str) -> Dataset:
+        """The rows of a dataset as a `datasets.Dataset`, in order; messages are `List({"role", "content"})`."""
+        from datasets import Dataset
+        from datasets.table import InMemoryTable
+
+        return Dataset(InMemoryTable(self.arrow(name)))
 
     def head(self, name: str, n: int = 10) -> pl.DataFrame:
         """The first `n` rows of a dataset."""

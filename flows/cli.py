@@ -25,11 +25,11 @@ app.add_typer(sources_app, name="sources")
 app.add_typer(catalog_app, name="catalog")
 
 Workspace = Annotated[
-    str | None, typer.Option("--workspace", "-w", help="Where runs and the catalog live [./tilth-workspace].")
+    str | None, typer.Option("--workspace", "-w", help="Where runs and the catalog live (./tilth-workspace).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 Config = Annotated[
-    str | None, typer.Option("--config", help="A settings file [tilth.yaml, if there is one].")
+    str | None, typer.Option("--config", help="A settings file (tilth.yaml, if there is one).")
 ]
 Sets = Annotated[
     list[str] | None,

@@ -96,7 +96,7 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     report = conductor.perform("audit", lambda: _audit(job, observation))
     conductor.audited(report)
     report.refuse()
-    summary = _summary(observation)
+    summary = _summary(job, observation)
     versions = conductor.perform("commit", lambda: _commit(job, catalog, observation, report, summary))
     if not settings.keep_stages:
         _remove(f"{job.directory}/stages")
@@ -149,7 +149,13 @@ def _remove(uri: str) -> None:
         fs.rm(path, recursive=True)
 
 
-def _summary(observation: Observation) -> dict[str, Any]:
+def _warnings(job: Job, manifests: Sequence[Manifest]) -> list[str]:
+    if job.user_salt or not total(manifests, "with_user"):
+        return []
+    return ["user ids are hashed without a secret; set TILTH_USER_SALT if they can be guessed"]
+
+
+def _summary(job: Job, observation: Observation) -> dict[str, Any]:
     manifests = [manifest for stage in observation.manifests.values() for manifest in stage]
     sources = [asdict(count) for count in _per_source(manifests)]
     return {
@@ -159,6 +165,7 @@ def _summary(observation: Observation) -> dict[str, Any]:
         "quarantined": quarantined(manifests),
         "dropped": quarantined(manifests, "dropped."),
         "passed_over": quarantined(manifests, "passed_over."),
+        "warnings": _warnings(job, manifests),
     }
 
 

@@ -372,3 +372,13 @@ def test_columns_can_be_added_later(
     assert "judge" not in catalog.arrow("observed.pairs@2026.11.21.1").schema.names
     iceberg = catalog._iceberg.load_table(("observed", "pairs")).scan().to_arrow()
     assert iceberg["judge"].to_pylist() == ["j"]
+
+
+@pytest.mark.slow
+def test_datasets_reads_what_was_committed(catalog: Catalog, stage: Callable[..., Any]) -> None:
+    """A dataset opens as `datasets.Dataset` with messages as trainers expect them."""
+    publish(catalog, "r1", stage("r1"))
+    pairs = catalog.dataset("observed.pairs")
+    assert pairs.num_rows == catalog.resolve("observed.pairs").rows
+    assert str(pairs.features["prompt"]) == "List({'role': Value('string'), 'content': Value('string')})"
+    assert pairs[0]["prompt"] == catalog.head("observed.pairs", 1)["prompt"].to_list()[0]

@@ -44,6 +44,7 @@ def test_the_result_of_a_run_is_json(folder: Path) -> None:
     assert (result["status"], result["seconds"]) == ("unchanged", {})
     assert {"name", "version", "rows", "snapshot_id"} == set(result["datasets"][0])
     assert [d["name"].partition(".")[0] for d in result["datasets"]] == ["observed"] * 6
+    assert "TILTH_USER_SALT" in result["warnings"][0]
 
 
 def test_every_view_speaks_json(folder: Path) -> None:
@@ -128,6 +129,7 @@ def test_no_secret_and_no_user_text_in_what_is_recorded(tmp_path: Path) -> None:
         tmp_path, "run", "observed", "-s", TREES, "--set", "keep_stages=true", TILTH_USER_SALT=secret
     )
     assert done.returncode == 0
+    assert "note:" not in done.stdout
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(secret.encode() not in path.read_bytes() for path in files)
     said = [row["text"] for line in Path(TREES).read_bytes().splitlines() if (row := _row(line))]

@@ -40,3 +40,4 @@ class Ingest:
             out.write("quarantine", batch.quarantine)
             out.count("rows_in", batch.rows_in)
             out.count(f"rows_in@{task.options['source']}", batch.rows_in)
+            out.count("with_user", batch.conversations.get_column("user_key").count())
