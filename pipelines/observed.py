@@ -21,7 +21,7 @@ from tilth.transforms.ingest import Ingest
 from tilth.transforms.pairs import PairPolicy
 from tilth.transforms.parts import Shard
 from tilth.transforms.stage import Manifest, Step, Task, numbered, parts, total
-from tilth.transforms.steps import Assign, Mine, Pair, Settle
+from tilth.transforms.steps import BUCKETS, Assign, Mine, Pair, Settle
 
 NAME = "observed"
 TABLES = ("conversations", "feedback", "pairs", "unpaired", "rationales", "quarantine")
@@ -39,7 +39,7 @@ class Observed:
     splits: SplitConfig = field(default_factory=SplitConfig)
     feedback: FeedbackRules = field(default_factory=FeedbackRules)
     pairs: PairPolicy = field(default_factory=PairPolicy)
-    bucket_rows: int = 500_000  # conversations per settle task; bounds its memory
+    bucket_rows: int = 100_000  # conversations per settle task, at most 1024 tasks; bounds its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _tasks(inputs: Sequence[Mapping[str, tuple[Shard, ...]]]) -> list[Task]:
 
 
 def _buckets(paired: Sequence[Manifest], conversations: int, bucket_rows: int) -> list[Task]:
-    count = max(1, -(-conversations // bucket_rows))
+    count = min(BUCKETS, max(1, -(-conversations // bucket_rows)))
     inputs = {name: tuple(parts(paired, f"candidate_{name}")) for name in ("pairs", "unpaired", "rationales")}
     options = [{"bucket": number, "buckets": count} for number in range(count)]
     return numbered(options, [inputs] * count)

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Protocol
 
 import fsspec
 import polars as pl
+import pyarrow as pa
 
 from tilth.schemas import TABLES, TilthError, fingerprint
-from tilth.transforms.parts import Shard, quarantine_ids, write_bytes, write_part
+from tilth.transforms.parts import ROW_GROUP_ROWS, Shard, quarantine_ids, write_bytes, write_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Output:
         self.outputs: dict[str, list[Shard]] = {}
         self.counts: dict[str, int] = {}
 
-    def write(self, table: str, frame: pl.DataFrame) -> None:
+    def write(self, table: str, frame: pl.DataFrame, row_group_rows: int = ROW_GROUP_ROWS) -> None:
         """Writes one part of `table`; a frame without rows writes nothing.
 
         A name in `TABLES` gets that table's exact types; another name is an intermediate of the pipeline's own.
@@ -82,7 +83,7 @@ class Output:
         shards = self.outputs.setdefault(table, [])
         place = self._places.get(table, f"{self._default}/{table}")
         uri = f"{place}/{self._stem}-{len(shards):04d}.parquet"
-        shards.append(write_part(frame, uri, table if table in TABLES else None))
+        shards.append(write_part(frame, uri, table if table in TABLES else None, row_group_rows))
 
     def count(self, name: str, amount: int) -> None:
         """Adds to a named count."""
@@ -135,6 +136,8 @@ def run_task(task: Task, stage: Stage) -> str:
     except TilthError as error:
         write_bytes(pickle.dumps(error), f"{stage.directory}/failed.pickle")
         raise
+    # Arrow's pool keeps what parts were read and written with; the next stage may need the memory elsewhere.
+    pa.default_memory_pool().release_unused()
     uri = stage.manifest_uri(task)
     write_bytes(Manifest(task.name, key, out.outputs, out.counts).to_json(), uri)
     return uri

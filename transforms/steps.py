@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import polars as pl
 
-from tilth.schemas import empty
+from tilth.schemas import conform, empty
 from tilth.transforms.feedback import VERSION as FEEDBACK_VERSION
 from tilth.transforms.feedback import FeedbackRules, mine, observe_reactions
 from tilth.transforms.hygiene import SplitConfig, assign
@@ -19,9 +19,13 @@ from tilth.transforms.pairs import (
     sibling_pairs,
     unpaired_labels,
 )
-from tilth.transforms.parts import read_part
+from tilth.transforms.parts import read_part, read_range
 from tilth.transforms.rationales import user_complaints
 from tilth.transforms.stage import Output, Task
+
+# Candidates are sorted by so many buckets of prompts; a settle task reads a range of them.
+BUCKETS: Final = 1024
+_CANDIDATE_ROWS: Final = 1024  # per row group, so that a range can be read without the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +116,8 @@ class Pair:
         siblings = sibling_pairs(conversations, self.policy, signals)
         labels = unpaired_labels(conversations, signals, self.policy)
         pairs = pl.concat([recovered.kept, siblings.kept])
-        out.write("candidate_pairs", pairs)
-        out.write("candidate_unpaired", labels.kept)
+        out.write("candidate_pairs", _in_buckets(pairs), _CANDIDATE_ROWS)
+        out.write("candidate_unpaired", _in_buckets(labels.kept), _CANDIDATE_ROWS)
         out.write("candidate_rationales", user_complaints(pairs, signals, conversations))
         out.write("quarantine", pl.concat([recovered.dropped, siblings.dropped, labels.dropped]))
 
@@ -122,7 +126,8 @@ class Pair:
 class Settle:
     """Decides between candidates from everywhere: duplicates, contradictions, splits; shuffles what stays.
 
-    Inputs: all candidate parts. One task per bucket of prompts (options `bucket`, `buckets`), so equal prompts meet.
+    Inputs: all candidate parts. A task takes one of several shares of the prompts (options `bucket`, `buckets`), so
+    equal prompts meet.
     """
 
     name: ClassVar[str] = "settle"
@@ -146,7 +151,12 @@ def _read(task: Task, name: str, nothing: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([nothing, *(read_part(shard) for shard in task.inputs[name])])
 
 
+def _in_buckets(candidates: pl.DataFrame) -> pl.DataFrame:
+    return candidates.with_columns(bucket(candidates, BUCKETS)).sort("bucket", maintain_order=True)
+
+
 def _bucket_of(task: Task, table: str) -> pl.DataFrame:
-    number, buckets = task.options["bucket"], task.options["buckets"]
-    frames = (read_part(shard) for shard in task.inputs[table])
-    return pl.concat([empty(table), *(frame.filter(bucket(frame, buckets) == number) for frame in frames)])
+    number, of = task.options["bucket"], task.options["buckets"]
+    low, high = -(-number * BUCKETS // of), -(-(number + 1) * BUCKETS // of)
+    frames = (read_range(shard, "bucket", low, high).drop("bucket") for shard in task.inputs[table])
+    return pl.concat([empty(table), *(conform(frame, table) for frame in frames)])

@@ -114,11 +114,18 @@ def assign(keys: pl.DataFrame, config: SplitConfig) -> pl.DataFrame:
     """
     rows = keys.with_columns(record_row=_record_numbers(keys))
     records = _dropped(_records(rows))
-    kept = records.filter(pl.col("reason").is_null())
+    kept = records.filter(pl.col("reason").is_null()) if records.get_column("reason").count() else records
     splits = kept.select("record_row", split=_splits(_groups(kept), config))
-    verdicts = records.select("record_row", "reason").join(splits, on="record_row", how="left")
-    aligned = rows.select("record_row").join(verdicts, on="record_row", how="left", maintain_order="left")
+    verdicts = _beside(records.select("record_row", "reason"), splits)
+    aligned = _beside(rows.select("record_row"), verdicts)
     return aligned.select(keep=pl.col("reason").is_null(), reason="reason", split="split")
+
+
+def _beside(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+    """A left join on `record_row`; where the rows are the same, as in most logs, without the join's memory."""
+    if rows.get_column("record_row").equals(facts.get_column("record_row")):
+        return rows.hstack(facts.drop("record_row").get_columns())
+    return rows.join(facts, on="record_row", how="left", maintain_order="left")
 
 
 def _record_numbers(keys: pl.DataFrame) -> pl.Series:
@@ -140,12 +147,15 @@ def _records(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dropped(records: pl.DataFrame) -> pl.DataFrame:
-    copies = records.sort("source_key", "record", "record_row").select(
-        "record_row", copy=~pl.col("content").is_first_distinct()
-    )
-    marked = records.join(copies, on="record_row")
-    identified = marked.filter(pl.col("has_source_id") & ~pl.col("copy"))
-    longest_first = identified.sort("length", "reactions", "content", descending=[True, True, False])
+    # Only rows that share something are sorted: in most logs they are few, and a sort of all keys doubles the memory.
+    named = records.select(pl.exclude("users"))
+    alike = named.filter(pl.col("content").is_duplicated()).sort("source_key", "record", "record_row")
+    copies = alike.filter(~pl.col("content").is_first_distinct()).get_column("record_row")
+    marked = records.with_columns(copy=pl.col("record_row").is_in(copies.implode()))
+    shared = marked.get_column("source_key").is_duplicated() & ~marked.get_column("copy")
+    identified = named.filter(shared & named.get_column("has_source_id"))
+    namesakes = identified.filter(pl.col("source_key").is_duplicated())
+    longest_first = namesakes.sort("length", "reactions", "content", descending=[True, True, False])
     losers = longest_first.filter(~pl.col("source_key").is_first_distinct()).get_column("record_row")
     reason = (
         pl.when("copy")
@@ -186,8 +196,9 @@ def _components(users: pl.Series) -> pl.DataFrame:
 def _splits(groups: pl.Series, config: SplitConfig) -> pl.Series:
     frame = pl.DataFrame({"group": groups, "drawn": mixed(groups, config.seed)})
     drawn = pl.col("drawn").cast(pl.Float64) / 2.0**64
+    sizes = groups.value_counts(name="rows")
     fits = {
-        share: pl.len().over("group") <= max(1.0, share * frame.height)
+        share: ~pl.col("group").is_in(_larger(sizes, max(1.0, share * frame.height)).implode())
         for share in (config.test, config.validation)
     }
     split = (
@@ -198,3 +209,7 @@ def _splits(groups: pl.Series, config: SplitConfig) -> pl.Series:
         .otherwise(pl.lit("train"))
     )
     return frame.select(split=split).to_series()
+
+
+def _larger(sizes: pl.DataFrame, limit: float) -> pl.Series:
+    return sizes.filter(pl.col("rows") > limit).to_series(0)
