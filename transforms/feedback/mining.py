@@ -14,7 +14,7 @@ import polars as pl
 
 from tilth.transforms.feedback.language import languages
 from tilth.transforms.feedback.matching import HITS, matches
-from tilth.transforms.feedback.patterns import context
+from tilth.transforms.feedback.patterns import context, load
 from tilth.transforms.feedback.rules import FeedbackRules
 from tilth.transforms.feedback.table import feedback_rows
 from tilth.transforms.feedback.taxonomy import DSAT, POLARITY
@@ -25,6 +25,28 @@ _GREETING_CHARS: Final = 160
 _TRACE: Final = (
     r"Traceback \(most recent|\b[A-Z]\w*(?:Error|Exception)\b|\berror(?:\[\w+\])?:|Segmentation fault"
 )
+# "NASA is American" after "NASA is in Europe": group 1 is said by both.
+_RETOLD: Final = r"^(?:[a-z']{1,6}[,.! ]+){0,2}?((?:[a-z]{3,} )?[a-z0-9*+/-]{3,} (?:is|was|are|were)) "
+_PRONOUNS: Final = (
+    r"\b(?:it|this|that|these|those|they|you|she|there|here|which|who|what) (?:is|was|are|were)$"
+)
+# "Quebec is not a country", "Oakland is too far": group 1 is what the turn finds fault with.
+_FAULTED: Final = (
+    r"^(?:[a-z']{1,6}[,.! ]+){0,2}?(?:the |that |but )?([a-z][a-z0-9]{2,3})[a-z0-9]*(?: [a-z0-9]+)? "
+    r"(?:(?:isn|aren|wasn|doesn)'?t|is not|are not|was not|does not|has no|"
+    r"is (?:a bit |way |much |far |still )?(?:too|over|above|out of) )"
+)
+_NUMBER: Final = r"^(?:no[,.! ]+)?[^a-z0-9]{0,3}[0-9][0-9.,:]*[^a-z0-9]*$"
+# "No! I want to cancel" answers no question; "40 miles? that's not near" and "And the child?" are no new ones.
+_REFUSES: Final = r"^\W*no\b.*\b(?:want|said|asked|need|not)\b"
+_DOUBTS: Final = r"^([a-z0-9 ]{2,30})\?+ .*(?:\b(?:not|no|but|said|is|are|only)\b|n't|[0-9])"
+_REMINDS: Final = r"^\W*(?:and|but|what about|so|where'?s|where is|where are) (?:[a-z0-9']+ ?){1,5}\?\W*$"
+_UNWANTED: Final = r"\b(?:without|avoid|no|never|free of)\b (?:any |using |mentioning )?([a-z]{3,5})"
+_INSISTS: Final = r"\b(?:but|no|not|said|need|want|only|has to|have to|must|should|i'm|im|i am|please)\b|n't"
+_STATES: Final = r"\b(?:is|was|are|were|has|have|had|died|won|wrote|made|has|comes|lives)\b|\w's\b|="
+_CONTENT: Final = r"[a-z]{3,}|[0-9]+"
+_BRIEF: Final = 14  # words; a longer turn shares words with what came before by chance
+_PLAIN_REQUEST: Final = 300  # characters; the same for a longer request
 
 
 class Mined(NamedTuple):
@@ -89,12 +111,15 @@ def _side(signals: pl.DataFrame, polarity: str, name: str) -> pl.DataFrame:
 def _hits(turns: pl.DataFrame, rules: FeedbackRules) -> pl.DataFrame:
     """Lexical and implicit hits, weighted by what kind of turn they stand in."""
     hits = pl.concat([matches(turns), *_implicit(turns, rules)])
-    about = turns.select("words", "invited", _only_answers()).select(pl.all().gather(hits.get_column("turn")))
+    about = turns.select("words", "invited", _only_answers(), _only_orders().alias("orders")).select(
+        pl.all().gather(hits.get_column("turn"))
+    )
     explicit = pl.col("weight") >= rules.explicit
     negative = pl.col("label").is_in(DSAT)
     long = pl.when(pl.col("words") > rules.wordy).then(rules.damp).otherwise(1.0)
     faint = pl.when(~explicit & (pl.col("words") > rules.wordy / 2)).then(rules.damp).otherwise(1.0)
-    answer = pl.when(negative & pl.col("only_answers")).then(rules.answering).otherwise(1.0)
+    content = pl.col("orders") & ~pl.col("label").is_in(["revision", "insufficient_detail"])
+    answer = pl.when(negative & (pl.col("only_answers") | content)).then(rules.answering).otherwise(1.0)
     pasted = pl.when(pl.col("invited") & (pl.col("words") > rules.repeat_min_words)).then(0.0).otherwise(1.0)
     weighted = pl.concat([hits, about], how="horizontal").with_columns(
         pl.col("weight") * long * faint * answer * pasted
@@ -112,8 +137,19 @@ def _only_answers() -> pl.Expr:
     )
     alone = greeted & ~pl.col("spoken").str.contains(r"\b(?:you|your|u|bot)\b")
     addresses = pl.col("spoken").str.contains(context()["to_you"])
-    open_question = pl.col("asked") & ~pl.col("suggested") & ~pl.col("confirming")
-    return (open_question & ~addresses | alone).alias("only_answers")
+    open_question = pl.col("asked") & ~pl.col("suggested") & ~pl.col("confirming") & ~pl.col("lost")
+    to_the_reply = pl.col("spoken").str.contains(context()["talks_back"])
+    told = pl.col("ends").str.contains(context()["inquires"]) | pl.col("spoken").str.contains(
+        context()["past_world"]
+    )
+    return (open_question & ~addresses | told & ~to_the_reply | alone).alias("only_answers")
+
+
+def _only_orders() -> pl.Expr:
+    """One sentence that asks for something new: what is wrong or bad in it is content."""
+    orders = pl.col("spoken").str.contains(context()["tasks"])
+    to_the_reply = pl.col("spoken").str.contains(context()["talks_back"] + r"|[.!?]\s+\w")
+    return (orders & ~to_the_reply).alias("orders")
 
 
 def _implicit(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
@@ -127,7 +163,66 @@ def _implicit(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
         _whole(sorry, "negative_feedback", 0.4, rules),
         _whole(turns.filter(pl.col("lost") & ~_quiet()), "revision", 0.35, rules),
         _whole(failed, "negative_feedback", 0.45, rules),
+        *_contradicting(turns, rules),
     ]
+
+
+def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
+    """Brief statements that take up words of the request the reply left out, or of the reply to set it right."""
+    spoken, ends = pl.col("spoken"), pl.col("ends")
+    open_question = pl.col("asked") & ~pl.col("confirming") & ~spoken.str.contains(_REFUSES)
+    brief = turns.filter((pl.col("words") <= _BRIEF) & ~open_question & ~_pleased())
+    brief = brief.filter(pl.col("request").str.len_chars() <= _PLAIN_REQUEST).with_columns(_shared_words())
+    asking, brief = brief.filter(spoken.str.contains(r"\?")), brief.filter(~spoken.str.contains(r"\?"))
+    left_out = (pl.col("left_out") > 0) & (pl.col("left_out") * 3 >= pl.col("said"))
+    again = left_out & (spoken.str.contains(_INSISTS) | (pl.col("known") == pl.col("said")))
+    unwanted = pl.col("request").str.to_lowercase().str.extract(_UNWANTED, 1)
+    there = spoken.str.contains(unwanted, literal=True) & ends.str.contains(unwanted, literal=True)
+    reminded = spoken.str.contains(_REMINDS) & left_out
+    doubted = ends.str.contains(spoken.str.extract(_DOUBTS, 1), literal=True)
+    restated = asking.filter(reminded | doubted)
+    insisted = brief.filter(again | there)
+    subject = spoken.str.extract(_FAULTED, 1)
+    faulted = brief.filter(ends.str.contains(subject, literal=True) & ~pl.col("failed"))
+    retold = spoken.str.extract(_RETOLD, 1)
+    retold = ends.str.contains(retold, literal=True) & ~retold.str.contains(_PRONOUNS)
+    question = pl.col("request").str.contains(
+        r"(?i)\?|^\W*(?:who|what|when|where|which|how|is|are|was|did|do)\b"
+    )
+    stated = brief.filter(
+        (question & spoken.str.contains(_STATES) & pl.col("taken_up") & ~pl.col("suggested"))
+        | retold.fill_null(value=False)
+        | (question & spoken.str.contains(_NUMBER) & ends.str.contains(r"[0-9]") & ~pl.col("taken_up")),
+        ~spoken.str.contains(r"^(?:[a-z]+[,.!]* )?(?:i|my|we|mine|i'm|im|me)\b"),
+    )
+    return [
+        _whole(pl.concat([restated, insisted]), "revision", 0.4, rules),
+        _whole(faulted, "negative_feedback", 0.45, rules),
+        _whole(stated, "factual_error", 0.35, rules),
+    ]
+
+
+def _shared_words() -> list[pl.Expr]:
+    """Content words: `said`, those `known` from the request or `left_out` by the reply, any `taken_up` from it."""
+    common = pl.lit(pl.Series([load("_similarity")["function_words"].split()]))
+    now, then, reply = (
+        text.str.extract_all(_CONTENT)
+        for text in (pl.col("spoken"), pl.col("request").str.to_lowercase(), pl.col("ends"))
+    )
+    now = now.list.unique().list.set_difference(common)
+    left_out = now.list.set_intersection(then).list.set_difference(reply).list.len()
+    return [
+        now.list.len().alias("said"),
+        left_out.alias("left_out"),
+        now.list.set_intersection(then).list.len().alias("known"),
+        (now.list.set_intersection(reply).list.len() > 0).alias("taken_up"),
+    ]
+
+
+def _pleased() -> pl.Expr:
+    return pl.col("spoken").str.contains(
+        r"\b(?:thanks?|bye|yes|yeah|great|good|perfect|nice|cool|love|interesting|wow|awesome|sounds|right|too bad)\b"
+    )
 
 
 def _quiet() -> pl.Expr:
