@@ -14,7 +14,7 @@ import polars as pl
 
 from tilth.transforms.feedback.language import languages
 from tilth.transforms.feedback.matching import HITS, matches
-from tilth.transforms.feedback.patterns import context, load
+from tilth.transforms.feedback.patterns import EDGE, context, load
 from tilth.transforms.feedback.rules import FeedbackRules
 from tilth.transforms.feedback.table import feedback_rows
 from tilth.transforms.feedback.taxonomy import DSAT, POLARITY
@@ -46,6 +46,7 @@ _INSISTS: Final = r"\b(?:but|no|not|said|need|want|only|has to|have to|must|shou
 _STATES: Final = r"\b(?:is|was|are|were|has|have|had|died|won|wrote|made|has|comes|lives)\b|\w's\b|="
 _CONTENT: Final = r"[a-z]{3,}|[0-9]+"
 _BRIEF: Final = 14  # words; a longer turn shares words with what came before by chance
+_TERSE: Final = 6  # so few may be nothing but the word that was missed
 _PLAIN_REQUEST: Final = 300  # characters; the same for a longer request
 
 
@@ -172,7 +173,9 @@ def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFra
     spoken, ends = pl.col("spoken"), pl.col("ends")
     open_question = pl.col("asked") & ~pl.col("confirming") & ~spoken.str.contains(_REFUSES)
     brief = turns.filter((pl.col("words") <= _BRIEF) & ~open_question & ~_pleased())
-    brief = brief.filter(pl.col("request").str.len_chars() <= _PLAIN_REQUEST).with_columns(_shared_words())
+    says = (pl.col("words") <= _TERSE) | spoken.str.contains("|".join((_INSISTS, _STATES, _REMINDS, _DOUBTS)))
+    brief = brief.filter(says & (pl.col("request").str.len_chars() <= _PLAIN_REQUEST))
+    brief = brief.with_columns(_shared_words())
     asking, brief = brief.filter(spoken.str.contains(r"\?")), brief.filter(~spoken.str.contains(r"\?"))
     left_out = (pl.col("left_out") > 0) & (pl.col("left_out") * 3 >= pl.col("said"))
     again = left_out & (spoken.str.contains(_INSISTS) | (pl.col("known") == pl.col("said")))
@@ -204,12 +207,16 @@ def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFra
 
 def _shared_words() -> list[pl.Expr]:
     """Content words: `said`, those `known` from the request or `left_out` by the reply, any `taken_up` from it."""
-    common = pl.lit(pl.Series([load("_similarity")["function_words"].split()]))
+    common = rf"{EDGE}(?:{'|'.join(load('_similarity')['function_words'].split())}){EDGE}"
     now, then, reply = (
         text.str.extract_all(_CONTENT)
-        for text in (pl.col("spoken"), pl.col("request").str.to_lowercase(), pl.col("ends"))
+        for text in (
+            pl.col("spoken").str.replace_all(common, " "),
+            pl.col("request").str.to_lowercase(),
+            pl.col("ends"),
+        )
     )
-    now = now.list.unique().list.set_difference(common)
+    now = now.list.unique()
     left_out = now.list.set_intersection(then).list.set_difference(reply).list.len()
     return [
         now.list.len().alias("said"),
