@@ -19,8 +19,8 @@ from tilth.transforms.ingest.record import PAYLOAD_BYTES, ReadConfig, Record, Re
 from tilth.transforms.ingest.shapes import ChatShape, Shape, shape_for
 from tilth.transforms.ingest.trees import read_trees
 
-BATCH_ROWS: Final = 20_000
-BATCH_BYTES: Final = 32 << 20
+BATCH_ROWS: Final = 50_000  # mining costs half as much per row as in batches of 10,000
+BATCH_BYTES: Final = 48 << 20
 _CHAT_ROWS: Final = 16_384  # of a chunk at once; a record of another shape may be several conversations
 _OTHER_ROWS: Final = 4_096
 _TREES_AT_ONCE: Final = 512
@@ -46,7 +46,7 @@ def read(
     fast: bool = True,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Batches of a task that `tilth.transforms.ingest.plan` made, of about 20,000 conversations or 32 MiB at most.
+    """Batches of a task that `tilth.transforms.ingest.plan` made, of about 50,000 conversations or 48 MiB at most.
 
     `fast` lets the vectorised path read what it can prove clean; without it the result is the same. `limit` stops
     after about so many source rows. A row's own fault never raises.
