@@ -36,6 +36,11 @@ _FAULTED: Final = (
     r"(?:(?:isn|aren|wasn|doesn)'?t|is not|are not|was not|does not|has no|"
     r"is (?:a bit |way |much |far |still )?(?:too|over|above|out of) )"
 )
+# "It hasn't been delivered" after "It has been delivered": group 1 begins what is denied.
+_DENIED: Final = (
+    r"^(?:no[,.! ]+)?(?:it|that|this|they|he|she) (?:[a-z]+n't|(?:is|was|has|have|had|do|does|did) not)"
+    r"(?: been| any| a| the| even)? ([a-z]{4})"
+)
 _NUMBER: Final = r"^(?:no[,.! ]+)?[^a-z0-9]{0,3}[0-9][0-9.,:]*[^a-z0-9]*$"
 # "No! I want to cancel" answers no question; "40 miles? that's not near" and "And the child?" are no new ones.
 _REFUSES: Final = r"^\W*no\b.*\b(?:want|said|asked|need|not)\b"
@@ -43,7 +48,10 @@ _DOUBTS: Final = r"^([a-z0-9 ]{2,30})\?+ .*(?:\b(?:not|no|but|said|is|are|only)\
 _REMINDS: Final = r"^\W*(?:and|but|what about|so|where'?s|where is|where are) (?:[a-z0-9']+ ?){1,5}\?\W*$"
 _UNWANTED: Final = r"\b(?:without|avoid|no|never|free of)\b (?:any |using |mentioning )?([a-z]{3,5})"
 _INSISTS: Final = r"\b(?:but|no|not|said|need|want|only|has to|have to|must|should|i'm|im|i am|please)\b|n't"
-_STATES: Final = r"\b(?:is|was|are|were|has|have|had|died|won|wrote|made|has|comes|lives)\b|\w's\b|="
+_STATES: Final = (
+    r"\b(?:is|was|are|were|has|have|had|died|won|wrote|made|comes|lives)\b|\w's\b|="
+    r"|^(?:no[,. ]+)?(?:they|it|he|she) [a-z]+ [a-z]+"
+)
 _CONTENT: Final = r"[a-z]{3,}|[0-9]+"
 _BRIEF: Final = 14  # words; a longer turn shares words with what came before by chance
 _TERSE: Final = 6  # so few may be nothing but the word that was missed
@@ -187,6 +195,7 @@ def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFra
     insisted = brief.filter(again | there)
     subject = spoken.str.extract(_FAULTED, 1)
     faulted = brief.filter(ends.str.contains(subject, literal=True) & ~pl.col("failed"))
+    denied = brief.filter(ends.str.contains(spoken.str.extract(_DENIED, 1), literal=True) & ~pl.col("failed"))
     retold = spoken.str.extract(_RETOLD, 1)
     retold = ends.str.contains(retold, literal=True) & ~retold.str.contains(_PRONOUNS)
     question = pl.col("request").str.contains(
@@ -195,12 +204,13 @@ def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFra
     stated = brief.filter(
         (question & spoken.str.contains(_STATES) & pl.col("taken_up") & ~pl.col("suggested"))
         | retold.fill_null(value=False)
-        | (question & spoken.str.contains(_NUMBER) & ends.str.contains(r"[0-9]") & ~pl.col("taken_up")),
+        | (spoken.str.contains(_NUMBER) & ends.str.contains(r"[0-9]") & ~pl.col("taken_up")),
         ~spoken.str.contains(r"^(?:[a-z]+[,.!]* )?(?:i|my|we|mine|i'm|im|me)\b"),
     )
     return [
         _whole(pl.concat([restated, insisted]), "revision", 0.4, rules),
         _whole(faulted, "negative_feedback", 0.45, rules),
+        _whole(denied, "factual_error", 0.4, rules),
         _whole(stated, "factual_error", 0.35, rules),
     ]
 
