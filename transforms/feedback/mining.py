@@ -20,8 +20,9 @@ from tilth.transforms.feedback.table import feedback_rows
 from tilth.transforms.feedback.taxonomy import DSAT, POLARITY
 from tilth.transforms.feedback.turns import user_turns
 
-# The output of a program that failed, pasted as it came.
 _GREETING_CHARS: Final = 160
+_SERIES_WORDS: Final = 5
+# The output of a program that failed, pasted as it came.
 _TRACE: Final = (
     r"Traceback \(most recent|\b[A-Z]\w*(?:Error|Exception)\b|\berror(?:\[\w+\])?:|Segmentation fault"
 )
@@ -41,7 +42,6 @@ _DENIED: Final = (
     r"^(?:no[,.! ]+)?(?:it|that|this|they|he|she) (?:[a-z]+n't|(?:is|was|has|have|had|do|does|did) not)"
     r"(?: been| any| a| the| even)? ([a-z]{4})"
 )
-_NUMBER: Final = r"^(?:no[,.! ]+)?[^a-z0-9]{0,3}[0-9][0-9.,:]*[^a-z0-9]*$"
 # "No! I want to cancel" answers no question; "40 miles? that's not near" and "And the child?" are no new ones.
 _REFUSES: Final = r"^\W*no\b.*\b(?:want|said|asked|need|not)\b"
 _DOUBTS: Final = r"^([a-z0-9 ]{2,30})\?+ .*(?:\b(?:not|no|but|said|is|are|only)\b|n't|[0-9])"
@@ -179,11 +179,7 @@ def _implicit(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
 def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFrame]:
     """Brief statements that take up words of the request the reply left out, or of the reply to set it right."""
     spoken, ends = pl.col("spoken"), pl.col("ends")
-    open_question = pl.col("asked") & ~pl.col("confirming") & ~spoken.str.contains(_REFUSES)
-    brief = turns.filter((pl.col("words") <= _BRIEF) & ~open_question & ~_pleased())
-    says = (pl.col("words") <= _TERSE) | spoken.str.contains("|".join((_INSISTS, _STATES, _REMINDS, _DOUBTS)))
-    brief = brief.filter(says & (pl.col("request").str.len_chars() <= _PLAIN_REQUEST))
-    brief = brief.with_columns(_shared_words())
+    brief = _brief(turns)
     asking, brief = brief.filter(spoken.str.contains(r"\?")), brief.filter(~spoken.str.contains(r"\?"))
     left_out = (pl.col("left_out") > 0) & (pl.col("left_out") * 3 >= pl.col("said"))
     again = left_out & (spoken.str.contains(_INSISTS) | (pl.col("known") == pl.col("said")))
@@ -203,8 +199,7 @@ def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFra
     )
     stated = brief.filter(
         (question & spoken.str.contains(_STATES) & pl.col("taken_up") & ~pl.col("suggested"))
-        | retold.fill_null(value=False)
-        | (spoken.str.contains(_NUMBER) & ends.str.contains(r"[0-9]") & ~pl.col("taken_up")),
+        | retold.fill_null(value=False),
         ~spoken.str.contains(r"^(?:[a-z]+[,.!]* )?(?:i|my|we|mine|i'm|im|me)\b"),
     )
     return [
@@ -213,6 +208,20 @@ def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFra
         _whole(denied, "factual_error", 0.4, rules),
         _whole(stated, "factual_error", 0.35, rules),
     ]
+
+
+def _brief(turns: pl.DataFrame) -> pl.DataFrame:
+    """Brief turns that state or insist, with the words they share with the request and the reply.
+
+    After a request as brief as they are ("20 °C", then "212") they are the next item of a series, not a remark.
+    """
+    spoken = pl.col("spoken")
+    open_question = pl.col("asked") & ~pl.col("confirming") & ~spoken.str.contains(_REFUSES)
+    brief = turns.filter((pl.col("words") <= _BRIEF) & ~open_question & ~_pleased())
+    says = (pl.col("words") <= _TERSE) | spoken.str.contains("|".join((_INSISTS, _STATES, _REMINDS, _DOUBTS)))
+    series = pl.col("request").str.count_matches(r"\S+") < _SERIES_WORDS
+    plain = (pl.col("request").str.len_chars() <= _PLAIN_REQUEST) & ~series
+    return brief.filter(says & plain).with_columns(_shared_words())
 
 
 def _shared_words() -> list[pl.Expr]:
