@@ -182,7 +182,10 @@ def _contradicting(turns: pl.DataFrame, rules: FeedbackRules) -> list[pl.DataFra
     brief = _brief(turns)
     asking, brief = brief.filter(spoken.str.contains(r"\?")), brief.filter(~spoken.str.contains(r"\?"))
     left_out = (pl.col("left_out") > 0) & (pl.col("left_out") * 3 >= pl.col("said"))
-    again = left_out & (spoken.str.contains(_INSISTS) | (pl.col("known") == pl.col("said")))
+    fragment = (pl.col("known") == pl.col("said")) & ~pl.col("content").str.contains(
+        '["“]'
+    )  # a quote is new text
+    again = left_out & (spoken.str.contains(_INSISTS) | fragment)
     unwanted = pl.col("request").str.to_lowercase().str.extract(_UNWANTED, 1)
     there = spoken.str.contains(unwanted, literal=True) & ends.str.contains(unwanted, literal=True)
     reminded = spoken.str.contains(_REMINDS) & left_out
