@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-_BLOCK = re.compile(r"(?<=```console\n).*?(?=```)", re.DOTALL)
+_BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 # What differs from run to run: times, dates, ids of runs and snapshots.
 _CHANGING = (
     (r"\b\d+\.\d+ s\b", "<seconds>"),
