@@ -17,36 +17,13 @@ from typing import Final
 import polars as pl
 
 from tilth.schemas.errors import Reason
+from tilth.schemas.labels import DIALOGUE_STATES, DSAT, SAT
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 SPLITS: Final = ("train", "validation", "test")
 POLARITIES: Final = ("positive", "negative")
-# The items of WildFeedback (arXiv 2408.15549, section 3), and reactions.
-POSITIVE_LABELS: Final = (
-    "gratitude",
-    "learning",
-    "compliance",
-    "praise",
-    "personal_details",
-    "humor",
-    "acknowledgement",
-    "positive_closure",
-    "getting_there",
-    "thumbs_up",
-)
-NEGATIVE_LABELS: Final = (
-    "negative_feedback",
-    "revision",
-    "factual_error",
-    "unrealistic_expectation",
-    "no_engagement",
-    "ignored",
-    "lower_quality",
-    "insufficient_detail",
-    "style",
-    "thumbs_down",
-)
-DIALOGUE_STATES: Final = ("closing", "refinement", "new_request", "feedback", "continuation")
+POSITIVE_LABELS: Final = (*SAT, "thumbs_up")
+NEGATIVE_LABELS: Final = (*DSAT, "thumbs_down")
 METHODS: Final = ("rules", "observed", "reaction", "model")
 ORIGINS: Final = ("observed_recovery", "human_rank", "reaction")
 RATIONALE_KINDS: Final = ("user_complaint",)

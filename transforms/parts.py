@@ -56,9 +56,10 @@ def write_part(
     With `table`, the frame is brought to that table's exact columns and Arrow types first: the catalog refuses
     others, and what polars would write by itself (`large_string`) differs from what is declared.
     """
-    arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    fitting = frame if table is None else conform(frame, table)
+    arrow = fitting.to_arrow(compat_level=pl.CompatLevel.oldest())
     if table is not None:
-        arrow = conform(frame, table).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(TABLES[table])
+        arrow = arrow.cast(TABLES[table])
     buffer = io.BytesIO()
     pq.write_table(arrow, buffer, row_group_size=row_group_rows, **_PARQUET)
     data = buffer.getbuffer()

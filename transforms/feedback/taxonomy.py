@@ -8,34 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-SAT: Final = (
-    "gratitude",
-    "learning",
-    "compliance",
-    "praise",
-    "personal_details",
-    "humor",
-    "acknowledgement",
-    "positive_closure",
-    "getting_there",
-)
-DSAT: Final = (
-    "negative_feedback",
-    "revision",
-    "factual_error",
-    "unrealistic_expectation",
-    "no_engagement",
-    "ignored",
-    "lower_quality",
-    "insufficient_detail",
-    "style",
-)
-REACTIONS: Final = ("thumbs_up", "thumbs_down")
+from tilth.schemas.labels import DIALOGUE_STATES, DSAT, REACTIONS, SAT
+
+__all__ = ["DIALOGUE_STATES", "DSAT", "POLARITY", "REACTIONS", "SAT", "UR"]
+
 POLARITY: Final = {
     **dict.fromkeys((*SAT, "thumbs_up"), "positive"),
     **dict.fromkeys((*DSAT, "thumbs_down"), "negative"),
 }
-DIALOGUE_STATES: Final = ("closing", "refinement", "new_request", "feedback", "continuation")
 
 # UR1 repeat or rephrase, UR2 points out an error and corrects it, UR3 points out an error only, UR4 asks for
 # clarification, UR5 positive. Whether a complaint holds the correction (UR2) or not (UR3) is the rules' weak side,

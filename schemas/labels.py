@@ -1,0 +1,33 @@
+"""The words that `feedback` may use: nine signs of satisfaction, nine of dissatisfaction, reactions, dialogue states.
+
+Source: WildFeedback (arXiv 2408.15549, section 3), whose 18 items come from SPUR (arXiv 2403.12388).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SAT: Final = (
+    "gratitude",
+    "learning",
+    "compliance",
+    "praise",
+    "personal_details",
+    "humor",
+    "acknowledgement",
+    "positive_closure",
+    "getting_there",
+)
+DSAT: Final = (
+    "negative_feedback",
+    "revision",
+    "factual_error",
+    "unrealistic_expectation",
+    "no_engagement",
+    "ignored",
+    "lower_quality",
+    "insufficient_detail",
+    "style",
+)
+REACTIONS: Final = ("thumbs_up", "thumbs_down")
+DIALOGUE_STATES: Final = ("closing", "refinement", "new_request", "feedback", "continuation")
