@@ -104,3 +104,11 @@ class Reason(StrEnum):
     CORRECT_REFUSAL = "correct_refusal"
     PROMPT_NOT_FROM_USER = "prompt_not_from_user"
     SPLIT_LEAK = "split_leak"
+    # answers of a model
+    REQUEST_REFUSED = "request_refused"
+    TOO_LONG = "too_long"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    CONNECTION_LOST = "connection_lost"
+    TIMED_OUT = "timed_out"
+    MALFORMED_OUTPUT = "malformed_output"
