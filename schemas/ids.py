@@ -43,6 +43,8 @@ def content_id(*parts: str) -> str:
 def fingerprint(value: object) -> str:
     """A 128-bit hex hash of a configuration. Refuses (`TypeError`) what canonical JSON cannot hold.
 
+    Fields of dataclasses that take no part in equality (`compare=False`) take no part here.
+
     >>> fingerprint({"b": 1, "a": [True, None]}) == fingerprint({"a": [True, None], "b": 1})
     True
     """
@@ -62,6 +64,7 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        deciding = [field.name for field in dataclasses.fields(value) if field.compare]
+        fields = {name: _plain(getattr(value, name)) for name in deciding}
         return {"": type(value).__name__, **fields}
     raise TypeError(f"a configuration cannot hold a {type(value).__name__}")

@@ -12,7 +12,7 @@ from typing import Any  # Any: options that dask types too narrowly
 import fsspec
 
 from tilth.schemas import ConfigError, MissingExtra
-from tilth.transforms.stage import Execute, Progress, Stage, Task, run_task
+from tilth.transforms.stage import Execute, Progress, Stage, Task, lanes, run_tasks
 
 # By its full name: since Beam 2.68 `DirectRunner` first tries to download a Go binary.
 _LOCAL = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -71,9 +71,9 @@ def _run(stage: Stage, tasks: Sequence[Task], options: list[str]) -> None:
             do="check --runner, and that the runner's package is installed",
         ) from error
     with pipeline:
-        created = pipeline | f"{name}: tasks" >> beam.Create(list(tasks))
+        created = pipeline | f"{name}: tasks" >> beam.Create(lanes(stage, tasks))
         spread = created | f"{name}: spread" >> beam.Reshuffle()
-        _ = spread | f"{name}: run" >> beam.Map(run_task, stage)
+        _ = spread | f"{name}: run" >> beam.Map(run_tasks, stage)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol, cast
 
 import fsspec
 import polars as pl
@@ -31,13 +31,39 @@ class Task:
 
 
 class Step(Protocol):
-    """What a stage runs on each task. A frozen dataclass: its fields are its configuration."""
+    """What a stage runs on each task. A frozen dataclass: its fields are its configuration.
 
-    name: ClassVar[str]
-    version: ClassVar[str]
+    A field with `compare=False` (how hard to push, where to keep a cache) decides nothing about the outcome and is
+    no part of the key that finished work is known by.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the stage is called; unique in a recipe."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Bumped when equal input would give other output."""
+        ...
 
     def run(self, task: Task, out: Output) -> None:
         """Reads the task's inputs, applies pure rules, hands frames to `out`."""
+        ...
+
+
+class LaneStep(Step, Protocol):
+    """A step that runs many tasks at once, so that nothing waits between them (a window of requests in flight)."""
+
+    lanes: (
+        int  # tasks are dealt out to so many; each is one element of the Beam graph, so one worker's for good
+    )
+
+    def run_lane(self, works: Iterable[Work], note: Callable[[Mapping[str, Any]], None]) -> None:
+        """Runs tasks in any order and interleaving; calls `done` of each as it is finished.
+
+        `note` publishes how it goes (JSON values, `rows` among them); the last one stays with the stage.
+        """
         ...
 
 
@@ -127,20 +153,55 @@ class Stage:
         return manifest if all(_is_there(s) for shards in manifest.outputs.values() for s in shards) else None
 
 
-def run_task(task: Task, stage: Stage) -> str:
-    """Runs one task to its manifest and returns the manifest's URI. A `TilthError` is kept for the driver."""
+class Work:
+    """One task of a stage on its way to its manifest."""
+
+    def __init__(self, task: Task, stage: Stage) -> None:
+        self.task, self._stage = task, stage
+        self._key = stage.key(task)
+        self.out = Output(f"{task.name}-{self._key[:12]}", stage.places, stage.directory)
+
+    def run(self) -> None:
+        """Runs the stage's step on the task."""
+        self._stage.step.run(self.task, self.out)
+
+    def done(self) -> str:
+        """Writes the manifest and returns its URI: from now on the task is finished."""
+        uri = self._stage.manifest_uri(self.task)
+        write_bytes(Manifest(self.task.name, self._key, self.out.outputs, self.out.counts).to_json(), uri)
+        return uri
+
+
+def run_tasks(tasks: Sequence[Task], stage: Stage) -> list[str]:
+    """Runs tasks to their manifests and returns those that are done. A `TilthError` is kept for the driver."""
     try:
-        key = stage.key(task)
-        out = Output(f"{task.name}-{key[:12]}", stage.places, stage.directory)
-        stage.step.run(task, out)
+        if hasattr(stage.step, "run_lane"):
+            return _run_lane(tasks, stage, cast("LaneStep", stage.step))
+        return [_run_one(Work(task, stage)) for task in tasks]
     except TilthError as error:
         write_bytes(pickle.dumps(error), f"{stage.directory}/failed.pickle")
         raise
+
+
+def _run_one(work: Work) -> str:
+    work.run()
     # Arrow's pool keeps what parts were read and written with; the next stage may need the memory elsewhere.
     pa.default_memory_pool().release_unused()
-    uri = stage.manifest_uri(task)
-    write_bytes(Manifest(task.name, key, out.outputs, out.counts).to_json(), uri)
-    return uri
+    return work.done()
+
+
+def _run_lane(tasks: Sequence[Task], stage: Stage, step: LaneStep) -> list[str]:
+    uri = f"{stage.directory}/notes/{tasks[0].name}.json"
+    step.run_lane(
+        (Work(task, stage) for task in tasks), lambda note: write_bytes(json.dumps(note).encode(), uri)
+    )
+    return [stage.manifest_uri(task) for task in tasks]
+
+
+def lanes(stage: Stage, tasks: Sequence[Task]) -> list[list[Task]]:
+    """What one worker runs: a task each, or for a step with lanes the tasks dealt out to them."""
+    count = min(getattr(stage.step, "lanes", len(tasks)), len(tasks))
+    return [list(tasks[lane::count]) for lane in range(count)]
 
 
 Execute = Callable[[Stage, Sequence[Task]], None]

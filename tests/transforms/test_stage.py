@@ -22,7 +22,7 @@ from tilth.transforms.stage import (
     numbered,
     parts,
     run_stage,
-    run_task,
+    run_tasks,
     total,
 )
 
@@ -55,7 +55,7 @@ class CountingExecute:
         for task in tasks:
             if len(self.ran) == self.stop_after:
                 raise KilledHere
-            run_task(task, stage)
+            run_tasks([task], stage)
             self.ran.append(task.name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final  # Any: rows on their way to a Request
 
 import orjson
 import polars as pl
@@ -91,15 +91,21 @@ def request_key(request: Request, identity: str) -> str:
 
 def to_requests(frame: pl.DataFrame) -> list[Request]:
     """The rows of a request frame. Raises `BadInput` when a column is missing or an id is null or not unique."""
-    fitted = _fit(frame)
-    return [_request(row) for row in fitted.iter_rows()]
+    return [_request(row) for row in _fit(frame).iter_rows(named=True)]
 
 
-def _request(row: tuple[object, ...]) -> Request:
-    (id_, messages, index, seed, temperature, top_p, max_tokens, stop, schema, choices, logprobs) = row
-    sampling = Sampling(temperature, top_p, max_tokens, tuple(stop), seed)  # type: ignore[arg-type]  # pyright: ignore
-    listed = None if choices is None else tuple(choices)  # type: ignore[call-overload]  # pyright: ignore
-    return Request(id_, messages, sampling, index, schema, listed, bool(logprobs))  # type: ignore  # pyright: ignore
+def _request(row: Mapping[str, Any]) -> Request:
+    stop, choices = tuple(row["stop"]), row["choices"]
+    sampling = Sampling(row["temperature"], row["top_p"], row["max_tokens"], stop, row["seed"])
+    return Request(
+        row["id"],
+        row["messages"],
+        sampling,
+        row["sample_index"],
+        row["schema"],
+        None if choices is None else tuple(choices),
+        bool(row["want_logprobs"]),
+    )
 
 
 def _fit(frame: pl.DataFrame) -> pl.DataFrame:
@@ -108,7 +114,9 @@ def _fit(frame: pl.DataFrame) -> pl.DataFrame:
     extra = set(frame.columns) - set(REQUESTS)
     if missing or extra:
         found = ", ".join(sorted(missing | extra))
-        raise BadInput("a request frame's columns", found=f"missing or unknown: {found}", wanted=", ".join(REQUESTS))
+        raise BadInput(
+            "a request frame's columns", found=f"missing or unknown: {found}", wanted=", ".join(REQUESTS)
+        )
     columns = [_column(frame, name, kind, defaults.get(name)) for name, kind in REQUESTS.items()]
     fitted = frame.select(columns).with_columns(pl.col("stop").fill_null(pl.lit([], pl.List(pl.String))))
     ids = fitted.get_column("id")
@@ -119,10 +127,8 @@ def _fit(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _column(frame: pl.DataFrame, name: str, kind: pl.DataType, default: object) -> pl.Expr:
-    given = pl.col(name) if name in frame.columns else pl.lit(None)
-    return given.cast(kind).fill_null(pl.lit(default, kind)).alias(name) if default is not None else (
-        given.cast(kind).alias(name)
-    )
+    given = (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind)
+    return (given if default is None else given.fill_null(pl.lit(default, kind))).alias(name)
 
 
 def to_frame(ids: Sequence[str], completions: Sequence[Completion], identity: str) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from tilth.transforms.inference.failures import CapReached
 
@@ -21,13 +21,23 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def add(self, other: Usage) -> None:
-        """Adds the counts of another."""
+    def add(self, other: Usage, sign: int = 1) -> None:
+        """Adds the counts of another; with `sign` -1 takes them off."""
         for one in fields(self):
             if one.name != "failures":
-                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+                setattr(self, one.name, getattr(self, one.name) + sign * getattr(other, one.name))
         for reason, count in other.failures.items():
-            self.failures[reason] = self.failures.get(reason, 0) + count
+            self.failures[reason] = self.failures.get(reason, 0) + sign * count
+
+    def copy(self) -> Usage:
+        """An equal one that does not change with this one."""
+        return replace(self, failures=dict(self.failures))
+
+    def minus(self, other: Usage) -> Usage:
+        """What was counted here and not there."""
+        left = self.copy()
+        left.add(other, -1)
+        return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,8 @@ class Caps:
             if cap is not None and amount >= cap:
                 option = "--" + name.replace("_", "-")
                 raise CapReached(
-                    f"{option} is reached", found=f"{amount:g} spent", wanted=f"below {cap:g}",
+                    f"{option} is reached",
+                    found=f"{amount:g} spent",
+                    wanted=f"below {cap:g}",
                     do=f"finished rows are kept: raise {option} and run the same command to go on",
                 )

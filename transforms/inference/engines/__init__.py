@@ -25,9 +25,10 @@ class EngineConfig:
     api_key_env: str = "OPENAI_API_KEY"  # openai: the environment variable that holds the key; never the key
     headers_env: str = ""  # openai: the variable that holds extra headers as a JSON object
     args: Mapping[str, Any] = field(default_factory=dict)  # vllm: engine arguments, passed through
-    devices: tuple[str, ...] = ()  # vllm: one engine per entry, each sees this CUDA_VISIBLE_DEVICES; () one engine
+    devices: tuple[
+        str, ...
+    ] = ()  # vllm: one engine per entry, each sees this CUDA_VISIBLE_DEVICES; () one engine
     start_timeout_s: float = 1800.0
-    restarts: int = 2  # how often a dead engine is started again
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,11 @@ def identify(config: EngineConfig) -> str:
 
 def _module(config: EngineConfig) -> Any:
     if config.kind not in ENGINES:
-        raise ConfigError("unknown engine", found=config.kind or "none", wanted=" or ".join(ENGINES), do="set --engine")
+        raise ConfigError(
+            "unknown engine", found=config.kind or "none", wanted=" or ".join(ENGINES), do="set --engine"
+        )
     if not config.model:
-        raise ConfigError("no model named", wanted="a name or a folder", do="add --model, or engine.model to tilth.yaml")
+        raise ConfigError(
+            "no model named", wanted="a name or a folder", do="add --model, or engine.model to tilth.yaml"
+        )
     return importlib.import_module(ENGINES[config.kind])
