@@ -99,7 +99,7 @@ class Caller:
             except Misfit as misfit:
                 if row.reasks == self.patience.reasks:
                     self.window.release()
-                    return Failure(Reason.MALFORMED_OUTPUT, f"asked {row.reasks + 1} times")
+                    return Failure(Reason.MALFORMED_OUTPUT, f"calls: {row.calls}")
                 row.reasks += 1
                 self.usage.reasked += 1
                 asked = ask_again(request, completion, misfit, row.reasks)
@@ -155,7 +155,7 @@ class Caller:
         wait_s = self._wait_s(failed, row)
         now = time.monotonic()
         if not failed.retryable or row.failed >= self.patience.attempts or now + wait_s >= row.deadline:
-            return Failure(failed.reason, f"{failed.detail}, after {row.calls} calls")
+            return Failure(failed.reason, f"{failed.detail}, calls: {row.calls}")
         if failed.retry_after_s is not None:
             self.window.pause_until(now + failed.retry_after_s)
         self.usage.retries += 1
