@@ -19,6 +19,7 @@ from tilth.catalog import AuditReport
 from tilth.flows.run import Conductor, run
 from tilth.flows.settings import load
 from tilth.schemas import TilthError
+from tilth.transforms.stage import Headway
 
 T = TypeVar("T")
 _PROGRESS_EVERY_S = 1.0  # Prefect's API is asked at most once a second and stage
@@ -58,12 +59,12 @@ class PrefectConductor(Conductor):
         )
         return options(step)()
 
-    def moved(self, stage: str, done: int, total: int) -> None:
+    def moved(self, seen: Headway) -> None:
         """Moves the stage's progress artifact, at most once a second."""
-        now = time.monotonic()
+        stage, now = seen.stage, time.monotonic()
         if stage in self._bars and now - self._moved.get(stage, 0.0) >= _PROGRESS_EVERY_S:
             self._moved[stage] = now
-            update_progress_artifact(self._bars[stage], progress=100.0 * done / total)
+            update_progress_artifact(self._bars[stage], progress=100.0 * seen.done / seen.total)
 
     def audited(self, report: AuditReport) -> None:
         """Puts every expectation and what was observed into a table artifact."""

@@ -12,7 +12,7 @@ from typing import Any  # Any: options that dask types too narrowly
 import fsspec
 
 from tilth.schemas import ConfigError, MissingExtra
-from tilth.transforms.stage import Execute, Progress, Stage, Task, lanes, run_tasks
+from tilth.transforms.stage import Execute, Headway, Progress, Stage, Task, lanes, notes, run_tasks
 
 # By its full name: since Beam 2.68 `DirectRunner` first tries to download a Go binary.
 _LOCAL = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -107,12 +107,13 @@ def _dask_cluster(workers: int) -> Generator[str]:
 
 @contextlib.contextmanager
 def _watched(progress: Progress | None, stage: Stage, tasks: Sequence[Task]) -> Generator[None]:
-    """Tells `progress` of finished tasks while the pipeline blocks. Manifests are counted, so any runner will do."""
+    """Tells `progress` how far the stage is while the pipeline blocks. It looks at files, so any runner will do."""
     if progress is None:
         yield
         return
     ended = threading.Event()
-    watcher = threading.Thread(target=_count_done, args=(progress, stage, tasks, ended), daemon=True)
+    look = _tell_rows if hasattr(stage.step, "run_lane") else _count_done
+    watcher = threading.Thread(target=look, args=(progress, stage, tasks, ended), daemon=True)
     watcher.start()
     try:
         yield
@@ -127,6 +128,16 @@ def _count_done(progress: Progress, stage: Stage, tasks: Sequence[Task], ended: 
     while True:
         last = ended.wait(_POLL_S)
         waiting = {name: uri for name, uri in waiting.items() if not fs.exists(uri)}
-        progress(stage.step.name, len(tasks) - len(waiting), len(tasks))
+        progress(Headway(stage.step.name, len(tasks) - len(waiting), len(tasks)))
+        if last:
+            return
+
+
+def _tell_rows(progress: Progress, stage: Stage, tasks: Sequence[Task], ended: threading.Event) -> None:
+    rows = sum(shard.rows for task in tasks for shards in task.inputs.values() for shard in shards)
+    while True:
+        last = ended.wait(_POLL_S)
+        told = notes(stage, tasks)
+        progress(Headway(stage.step.name, sum(note["rows"] for note in told), rows, told))
         if last:
             return

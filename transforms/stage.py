@@ -207,15 +207,28 @@ def lanes(stage: Stage, tasks: Sequence[Task]) -> list[list[Task]]:
 Execute = Callable[[Stage, Sequence[Task]], None]
 """Runs tasks of a stage somewhere; `tilth.transforms.shell.Runner` makes them."""
 
-Progress = Callable[[str, int, int], None]
-"""Told of (stage name, tasks done, tasks in all)."""
+
+@dataclass(frozen=True, slots=True)
+class Headway:
+    """How far a stage is: tasks done of all, or rows where the step tells of itself in notes (one per lane)."""
+
+    stage: str
+    done: int
+    total: int
+    notes: Sequence[Mapping[str, Any]] = ()
+
+
+Progress = Callable[[Headway], None]
+"""Told now and then how far a stage is."""
 
 
 def run_stage(stage: Stage, tasks: Sequence[Task], execute: Execute) -> list[Manifest]:
     """Manifests of all tasks, in order; only those that are not done yet are executed.
 
-    Raises the first `TilthError` of a task as it was raised in the worker.
+    Raises the first `TilthError` of a task as it was raised in the worker. Afterwards `notes` tells of this call
+    alone.
     """
+    _forget_notes(stage)
     waiting = [task for task in tasks if stage.done(task) is None]
     if waiting:
         _execute(stage, waiting, execute)
@@ -247,6 +260,22 @@ def _execute(stage: Stage, tasks: Sequence[Task], execute: Execute) -> None:
 def _is_there(shard: Shard) -> bool:
     fs, path = fsspec.core.url_to_fs(shard.uri)
     return bool(fs.exists(path))
+
+
+def notes(stage: Stage, tasks: Sequence[Task] | None = None) -> list[Mapping[str, Any]]:
+    """What the lanes of a stage told last, in this sitting; with `tasks`, only the lanes that run these."""
+    fs, folder = fsspec.core.url_to_fs(f"{stage.directory}/notes")
+    if tasks is None:
+        paths = sorted(fs.glob(f"{folder}/*.json"))
+    else:
+        paths = [f"{folder}/{lane[0].name}.json" for lane in lanes(stage, tasks)]
+    return [json.loads(fs.cat_file(path)) for path in paths if fs.exists(path)]
+
+
+def _forget_notes(stage: Stage) -> None:
+    fs, folder = fsspec.core.url_to_fs(f"{stage.directory}/notes")
+    if fs.exists(folder):
+        fs.rm(folder, recursive=True)
 
 
 def total(manifests: Sequence[Manifest], name: str) -> int:
