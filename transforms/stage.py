@@ -11,7 +11,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import fsspec
 import polars as pl
@@ -37,15 +37,8 @@ class Step(Protocol):
     no part of the key that finished work is known by.
     """
 
-    @property
-    def name(self) -> str:
-        """What the stage is called; unique in a recipe."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Bumped when equal input would give other output."""
-        ...
+    name: ClassVar[str]
+    version: ClassVar[str]  # bumped when equal input would give other output
 
     def run(self, task: Task, out: Output) -> None:
         """Reads the task's inputs, applies pure rules, hands frames to `out`."""

@@ -35,8 +35,9 @@ class Ask:
     account: Account = field(compare=False)
     worker: WorkerConfig = field(default_factory=WorkerConfig, compare=False)
     lanes: int = field(default=1, compare=False)
-    name: str = "ask"
+    purpose: str = "ask"  # what rows without an answer name as their stage; a recipe may ask for several things
 
+    name: ClassVar[str] = "ask"
     version: ClassVar[str] = "1"
 
     def run(self, task: Task, out: Output) -> None:
@@ -83,7 +84,7 @@ class _Shard:
         self.out.count("requests", len(requests))
         self.out.count("answered", len(answered))
         self.out.write("completions", to_frame(ids, completions, self.step.identity))
-        self.out.write("quarantine", _set_aside(failed, self.step.name))
+        self.out.write("quarantine", _set_aside(failed, self.step.purpose))
         self.done()
 
 

@@ -93,6 +93,7 @@ class Worker:
         self._usage, self._charged = Usage(), Usage()
         self._caller = Caller(engine, self._window, config.patience, self._usage, self._permit)
         self._spent_before = cache.spent(account.run)
+        self._capped = account.caps != Caps()  # asked for every call, and mostly nobody set one
         self._flying: dict[str, list[_Place]] = {}  # by key: the places that wait for it; the first one asked
         # Answers since the last two look-ups: what a look-up could not see yet and is not in flight any more.
         self._recent: dict[str, Completion] = {}
@@ -192,9 +193,10 @@ class Worker:
 
     def _permit(self) -> None:
         """Counts a call that is about to be made. Raises `CapReached` when it must not be."""
-        spent = self._spent_before.copy()
-        spent.add(self._usage)
-        self._account.caps.check(spent, self._account.prices)
+        if self._capped:
+            spent = self._spent_before.copy()
+            spent.add(self._usage)
+            self._account.caps.check(spent, self._account.prices)
         self._usage.calls += 1
 
     # Answers
