@@ -372,7 +372,8 @@ def _refuse(tree: nodes.Node) -> None:
     for node in tree.find_all(nodes.Node):
         if not isinstance(node, _ALLOWED) or (isinstance(node, nodes.For) and node.recursive):
             name = type(node).__name__.lower()
-            raise TemplateSyntaxError(f"{name}: only if, for, set and with are for prompts", node.lineno)
+            line = next((one.lineno for one in (node, *node.find_all(nodes.Node)) if one.lineno), 1)
+            raise TemplateSyntaxError(f"{name}: only if, for, set and with are for prompts", line)
 
 
 def _own(node: nodes.Expr) -> nodes.Expr:
