@@ -51,6 +51,9 @@ LOAD_MEMORY_S: Final = 5.0  # a report that fails to come now and then changes n
 # 429
 LEAST_CUT: Final = 0.1
 REFUSED_CUT: Final = 0.5  # of the share that was refused: when all are, the window halves as in TCP
+ON_THE_WAY_S: Final = 1.0  # the longest that a refusal takes
+CARRIED_S: Final = 2.0
+CARRIED_SHARE: Final = 0.8  # of what was answered at once, throughput x latency: no cut goes below
 CLIMB_SHARE_PER_S: Final = 0.05  # of the ceiling: back from a halved window in ten seconds
 CLIMB_PER_S: Final = 1.0  # at least
 CEILING_SHARE: Final = 0.98  # stay this much below the window that was refused
@@ -58,7 +61,9 @@ CEILING_S: Final = 30.0  # limits of endpoints are counted per minute; ask for m
 
 # throughput
 DOUBLING_GAIN: Final = 1.25  # BBR's: a doubling that gives less has passed the knee
-AFTER_DOUBLING: Final = 1.5  # times the window before: less than 25 % more means that the knee is below 1.25 of it
+AFTER_DOUBLING: Final = (
+    1.5  # times the window before: less than 25 % more means that the knee is below 1.25 of it
+)
 TRIAL_CALLS: Final = 100, 600  # the throughput of n calls is known to 1.3/sqrt(n), 5-13 %, at sigma 1
 TRIAL_WINDOWS: Final = 6  # calls per trial, in windows, between those bounds
 DOWN_LOOK: Final = (
@@ -162,6 +167,8 @@ class WindowPolicy:
         self._ceiling = math.inf
         self._ceiling_age_s = 0.0
         self._climb_to = math.inf
+        self._on_the_way = 0.0  # calls that were sent before the last cut: their 429 says nothing new
+        self._carried = 0.0
         self._up_from: int | None = None  # the window that a wider one is compared to, until it is confirmed
         self._base: float | None = None  # calls per second at rest, or before the last doubling
         self._doublings = 0
@@ -180,7 +187,8 @@ class WindowPolicy:
     @property
     def interval_s(self) -> float:
         """How long to watch before the next decision, in seconds."""
-        return STARTING_INTERVAL_S if self._phase is _Phase.DOUBLE and not self._queue_seen else INTERVAL_S
+        starting = self._phase is _Phase.DOUBLE and not self._queue_seen
+        return STARTING_INTERVAL_S if starting else INTERVAL_S
 
     def observe(self, seen: Interval) -> int:
         """The new size, after one interval."""
@@ -189,7 +197,8 @@ class WindowPolicy:
         self._age(seen)
         if seen.throttled:
             self._back_off(seen)
-        elif seen.load is not None and self._covers(seen.load):
+            return self.limit
+        if seen.load is not None and self._covers(seen.load):
             self._load_age_s = 0.0
             self._follow(seen.load, seen.full)
         elif self._load_age_s > LOAD_MEMORY_S and seen.full:
@@ -199,8 +208,12 @@ class WindowPolicy:
     def _age(self, seen: Interval) -> None:
         self._load_age_s += seen.seconds
         self._ceiling_age_s += seen.seconds
+        self._on_the_way = self._on_the_way if self._ceiling_age_s < ON_THE_WAY_S else 0.0
         for phase in self._since:
             self._since[phase] += seen.seconds
+        if seen.seconds > 0:
+            now = seen.finished * seen.mean_latency_s / seen.seconds
+            self._carried += (now - self._carried) * min(1.0, seen.seconds / CARRIED_S)
 
     def _bounded(self, size: float) -> float:
         return min(max(size, self._config.minimum, 1), max(self._config.maximum, 1))
@@ -250,11 +263,16 @@ class WindowPolicy:
         return min(self._ceiling - 1, self._ceiling * CEILING_SHARE)
 
     def _back_off(self, seen: Interval) -> None:
+        before, late = self._size, self._on_the_way
+        self._on_the_way = late - seen.throttled
+        if self._on_the_way >= 0:
+            return
         refused = seen.throttled / (seen.throttled + seen.finished)
-        self._ceiling, self._ceiling_age_s = self._size, 0.0
-        self._resize(self._size * (1 - max(LEAST_CUT, REFUSED_CUT * refused)))
+        cut = before * (1 - max(LEAST_CUT, REFUSED_CUT * refused))
+        self._resize(min(max(cut, CARRIED_SHARE * self._carried), before - 1))
+        self._on_the_way = before - self._size
+        self._ceiling, self._ceiling_age_s = before, 0.0
         self._base = self._up_from = None
-        self._queue_seen = True
         self._climb_to = self._top
         self._phase = _Phase.CLIMB
 
@@ -266,8 +284,8 @@ class WindowPolicy:
             return
         if self._up_from is None:
             self._begin(_Phase.MEASURE, self._size)
-        else:  # the ceiling is gone
-            self._ceiling = math.inf
+        else:
+            self._ceiling = math.inf if self._size > self._ceiling else self._ceiling
             self._begin(_Phase.UP, self._size)
 
     # Throughput
@@ -312,7 +330,9 @@ class WindowPolicy:
         # short answers come first: what the first window gives looks better than it is, so it cuts nothing
         known = not paid and self._doublings > 1
         self._base = None
-        self._begin(_Phase.MEASURE, min(self._size, AFTER_DOUBLING * self._rest_size) if known else self._size)
+        self._begin(
+            _Phase.MEASURE, min(self._size, AFTER_DOUBLING * self._rest_size) if known else self._size
+        )
 
     def _double(self, rate: float) -> None:
         self._base, self._rest_size, self._doublings = rate, self.limit, self._doublings + 1
@@ -353,12 +373,12 @@ class WindowPolicy:
 
     def _look_up(self) -> bool:
         wide = min(math.ceil(self._size * UP_STEP), self._config.maximum)
-        if self._ceiling < wide and self._ceiling_age_s < CEILING_S:
-            wide = int(self._top)
+        if self._ceiling_age_s < CEILING_S:
+            wide = min(wide, int(self._top)) if self._ceiling < math.inf else wide
         if wide <= self.limit:
             return False
         self._up_from = self.limit
-        if self._ceiling < wide:
+        if self._ceiling < math.inf:
             self._climb_to, self._phase = wide, _Phase.CLIMB
         else:
             self._begin(_Phase.UP, wide)
