@@ -115,6 +115,11 @@ class CompletionCache:
         named = [identity] if isinstance(identity, str) else identity
         return self._store.prune(older_than_s, named, max_bytes, dry_run)
 
+    @property
+    def place(self) -> str:
+        """Where it is, without user, password or options."""
+        return self._store.shown
+
     def close(self) -> None:
         """Flushes and ends the writer. May be called twice."""
         if self._end.detach():
@@ -144,7 +149,7 @@ class CompletionCache:
         raise TypeError("a CompletionCache holds a thread and is never pickled: open one where it is used")
 
     def __repr__(self) -> str:
-        return f"CompletionCache({self._store.shown!r})"
+        return f"CompletionCache({self.place!r})"
 
 
 def _end(writer: _Writer, store: Store) -> None:

@@ -476,9 +476,13 @@ def _engine(url: URL) -> sa.Engine:
 
 
 def _prepare(connection: Any, _: object) -> None:
-    # auto_vacuum only takes effect before the file has its first page, which WAL writes.
-    for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    cursor = connection.cursor()
+    # Only before the file has its first page, which WAL writes, can auto_vacuum be set; later it waits for writers.
+    if cursor.execute("PRAGMA page_count").fetchone() == (0,):
+        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
 
 
 def _passes(error: SQLAlchemyError, opening: bool) -> bool:
