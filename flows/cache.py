@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final  # Any: cells of tables
 
+from rich.markup import escape
+
 from tilth.flows.show import print_rows
 from tilth.schemas import ConfigError
 
@@ -96,9 +98,10 @@ def parse_size(text: str) -> int:
 
 def print_cache_stats(stats: Mapping[str, Any]) -> None:
     """Prints what `cache_stats` gives, for people."""
-    title = f"{stats['cache']}: {stats['answers']:,} answers, {say_size(stats['disk_bytes'])} on disk"
+    place = escape(stats["cache"])
+    title = f"{place}: {stats['answers']:,} answers, {say_size(stats['disk_bytes'])} on disk"
     rows = [{**row, "bytes": say_size(row["bytes"])} for row in stats["models"]]
-    print_rows(rows, f"{stats['cache']}: no answers", title)
+    print_rows(rows, f"{place}: no answers", title, hide=["first_answer"])
 
 
 def print_cache_prune(result: Mapping[str, Any]) -> None:
