@@ -17,7 +17,7 @@ import pytest
 
 from tilth.schemas import Reason
 from tilth.transforms.inference.engines import Engine
-from tilth.transforms.inference.failures import CallFailed, EngineDied
+from tilth.transforms.inference.failures import CallFailed, EngineDied, EngineFailed
 from tilth.transforms.inference.requests import Completion, Request, Sampling
 
 T = TypeVar("T")
@@ -193,7 +193,7 @@ class EngineContract:
             engine = self.make()
             await engine.start()
             await engine.close()
-            with pytest.raises((CallFailed, EngineDied, RuntimeError)) as caught:
+            with pytest.raises((CallFailed, EngineDied, EngineFailed, RuntimeError)) as caught:
                 await asyncio.wait_for(engine.generate(ask(f"{SECRET}?"), TIMEOUT_S), 10)
             return caught.value
 

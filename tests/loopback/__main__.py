@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import os
+import resource
 import sys
 
 import orjson
@@ -17,6 +18,8 @@ from loopback.server import Server
 async def run(options: argparse.Namespace) -> None:
     """Serves, after printing the port as a line of JSON."""
     loop = asyncio.get_running_loop()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     server = Server(Behaviour().changed(orjson.loads(options.behaviour)), options.log)
     listening = await loop.create_server(server.connection, "127.0.0.1", options.port, backlog=4096)
     print(orjson.dumps({"port": listening.sockets[0].getsockname()[1]}).decode(), flush=True)  # noqa: T201

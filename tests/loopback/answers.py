@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any  # Any: JSON
 
@@ -47,10 +48,15 @@ def expected_answer(
 def answer(digest: str, schema: Mapping[str, Any] | None, choices: Sequence[str] | None) -> str:
     """The answer to a request with this hash."""
     if choices:
-        return choices[int(digest[:8], 16) % len(choices)]
+        return _choice(digest, choices)
     if schema is not None:
         return orjson.dumps(_value(schema, _draws(digest), schema)).decode()
     return _words(digest, WORDS)
+
+
+def _choice(digest: str, choices: Sequence[str]) -> str:
+    """The same whichever way round the choices stand."""
+    return sorted(choices)[int(digest[:8], 16) % len(choices)]
 
 
 def _words(digest: str, count: int) -> str:
@@ -146,9 +152,8 @@ def logprobs(text: str, choices: Sequence[str] | None, digest: str, top: int) ->
 def choice_logprobs(choices: Sequence[str], digest: str) -> dict[str, float]:
     """Log-probabilities of the first words of the choices and of some other tokens, the most likely first."""
     tokens = list(dict.fromkeys([choice.split(" ")[0] for choice in choices] + list(_NOISE)))
-    weights = [1 + next_ % 97 for next_, _ in zip(_draws(digest), tokens, strict=False)]
-    chosen = choices[int(digest[:8], 16) % len(choices)].split(" ")[0]
-    weights[tokens.index(chosen)] += 97
+    weights = [1 + zlib.crc32(f"{digest}{token}".encode()) % 97 for token in tokens]
+    weights[tokens.index(_choice(digest, choices).split(" ")[0])] += 97
     total = sum(weights)
     pairs = [(token, math.log(weight / total)) for token, weight in zip(tokens, weights, strict=True)]
     return dict(sorted(pairs, key=lambda pair: -pair[1]))

@@ -203,7 +203,7 @@ class Server:
             raise Refusal(400, "invalid_request_error", f"Unrecognized request argument: {sorted(unknown)}")
         said = " ".join(str(message["content"]) for message in body["messages"])
         if now.poison and now.poison in said:
-            raise Refusal(400, "BadRequestError", f"Refused for its content: {said}", param=said)
+            raise Refusal(400, "BadRequestError", f"Refused for its content: {said}", param=said, code=said)
         if now.max_model_len:
             self._refuse_long(len(said.split()), _max_tokens(body) or 1)
 
