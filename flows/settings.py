@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,8 +25,12 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from tilth.pipelines.ask import AskConfig
 from tilth.pipelines.observed import Observed
 from tilth.schemas import ConfigError, NotFound
+from tilth.transforms.inference.engines import EngineConfig
+from tilth.transforms.inference.usage import Caps, Prices
+from tilth.transforms.inference.worker import WorkerConfig
 from tilth.transforms.shell import Runner
 
 DEFAULT_FILE = "tilth.yaml"
@@ -59,8 +64,15 @@ def _build(config: type, model: BaseModel) -> Any:
     return config(**{**values, **nested})
 
 
+_PASSWORD = re.compile(r"//[^/@:]*:[^/@]+@")
+
 _ObservedModel: Any = _model(Observed)
 _RunnerModel: Any = _model(Runner)
+_EngineModel: Any = _model(EngineConfig)
+_WorkerModel: Any = _model(WorkerConfig)
+_PricesModel: Any = _model(Prices)
+_CapsModel: Any = _model(Caps)
+_AskModel: Any = _model(AskConfig)
 
 
 class Settings(BaseSettings):
@@ -77,9 +89,15 @@ class Settings(BaseSettings):
     user_salt: SecretStr = Field(SecretStr(""), description="secret that user ids are hashed with")
     max_quarantine_share: float = Field(0.25, ge=0, le=1, description="a run fails above this share")
     keep_stages: bool = Field(False, description="keep intermediate files after the commit")
+    cache_url: SecretStr = Field(SecretStr(""), description="where answers are kept; may hold a password")
     # Models made from dataclasses have no static type.
     runner: _RunnerModel = Field(default_factory=_RunnerModel)  # pyright: ignore[reportInvalidTypeForm]
+    engine: _EngineModel = Field(default_factory=_EngineModel)  # pyright: ignore[reportInvalidTypeForm]
+    worker: _WorkerModel = Field(default_factory=_WorkerModel)  # pyright: ignore[reportInvalidTypeForm]
+    prices: _PricesModel = Field(default_factory=_PricesModel)  # pyright: ignore[reportInvalidTypeForm]
+    caps: _CapsModel = Field(default_factory=_CapsModel)  # pyright: ignore[reportInvalidTypeForm]
     observed: _ObservedModel = Field(default_factory=_ObservedModel)  # pyright: ignore[reportInvalidTypeForm]
+    ask: _AskModel = Field(default_factory=_AskModel)  # pyright: ignore[reportInvalidTypeForm]
 
     @classmethod
     def settings_customise_sources(
@@ -102,6 +120,42 @@ class Settings(BaseSettings):
     def beam(self) -> Runner:
         """The runner."""
         return _build(Runner, self.runner)
+
+    def model(self) -> EngineConfig:
+        """Which model answers, and where it runs."""
+        return _build(EngineConfig, self.engine)
+
+    def push(self) -> WorkerConfig:
+        """How hard to push, how long to try."""
+        return _build(WorkerConfig, self.worker)
+
+    def price_list(self) -> Prices:
+        """What tokens cost."""
+        return _build(Prices, self.prices)
+
+    def limits(self) -> Caps:
+        """Where a run stops."""
+        return _build(Caps, self.caps)
+
+    def asking(self) -> AskConfig:
+        """What `tilth ask` asks, and how."""
+        return _build(AskConfig, self.ask)
+
+    def answers_url(self) -> str:
+        """The database that answers are kept in: `cache_url`, else SQLite in the workspace.
+
+        Raises `ConfigError` when the workspace is no folder of this machine and no `cache_url` is set.
+        """
+        if url := self.cache_url.get_secret_value():
+            return url
+        if "://" in self.workspace:
+            raise ConfigError(
+                "answers cannot be kept in this workspace",
+                found=self.workspace,
+                wanted="a database, where the workspace is no local folder",
+                do="set TILTH_CACHE_URL, for example to postgresql://user@host/database",
+            )
+        return f"sqlite:///{Path(self.workspace).resolve() / 'cache' / 'answers.sqlite'}"
 
 
 class _FileSource(YamlConfigSettingsSource):
@@ -178,6 +232,9 @@ def _put(into: dict[str, Any], pair: str) -> None:
     if key.strip() in _SECRET:
         wanted = f"the environment (TILTH_{key.strip().upper()}) or the settings file"
         raise ConfigError("secrets are not taken from the command line", found=key, wanted=wanted)
+    if key.strip() == "cache_url" and _PASSWORD.search(text):
+        wanted = "the environment (TILTH_CACHE_URL) or the settings file"
+        raise ConfigError("passwords are not taken from the command line", found=key, wanted=wanted)
     *parents, last = key.strip().split(".")
     for parent in parents:
         into = into.setdefault(parent, {})
