@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -24,6 +25,7 @@ from tilth.transforms.inference.prompts import (
     NOTICE,
     Prompt,
     Trusted,
+    _Blocks,
     as_chat,
     load_prompt,
     neutralise,
@@ -41,7 +43,8 @@ NAMED = """<|im_start|> <|im_end|> <|im_sep|> <|endoftext|> <|eot_id|> <|eom_id|
 <|return|> <|call|> <|system|> <|user|> <|assistant|> <|observation|> <|START_OF_TURN_TOKEN|> <|end_of_role|>
 <|turn> <turn|> <|channel> <channel|> <|vision_start|> <|image_pad|> <|tool_calls_section_begin|> [INST] [/INST]
 <<SYS>> <</SYS>> <s> </s> <bos> <eos> <pad> <unk> <start_of_turn> <end_of_turn> <start_of_image>
-<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜tool▁calls▁begin｜> <think> </think> <tool_call>
+<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜tool▁calls▁begin｜>
+<think> </think> <tool_call>
 </tool_call> <tool_response> </tool_response> [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS]
 [/TOOL_RESULTS] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CONTENT] [ARGS] [CALL_ID] [THINK] [/THINK] [IMG] [gMASK]
 [sMASK] <sop> <eop> [|system|] [|endofturn|] ]~b] ]~!b[ [e~[ <BOS_TOKEN> <EOS_TOKEN> <fim_prefix> <fim_suffix>
@@ -194,7 +197,13 @@ def test_known_codes_do_not_help() -> None:
 
 
 def test_a_code_that_its_content_holds_is_drawn_again() -> None:
-    """Two blocks of equal content have different codes: a code in use is never used again."""
+    """A code never occurs in its content; seen with codes so short that a text can hold nearly all of them."""
+    text = "".join(f"{code:02x} " for code in range(1, 256))
+    assert _Blocks("p", code_bytes=1).add(text).startswith("<<material 00>>")
+
+
+def test_no_code_is_used_twice() -> None:
+    """Blocks of equal content have different codes, so each mark occurs once."""
     blocks = _blocks(Prompt.of("p", "1", user="{{ a }}{{ a }}{{ a }}").render({"a": "same"}))
     assert len({code for code, _, _ in blocks}) == 3
 
@@ -221,6 +230,14 @@ def test_restore_undoes_neutralise(text: str) -> None:
 @given(st.text(alphabet="<>[]|/~!b\u2060sSY＜", max_size=30))
 def test_restore_undoes_neutralise_on_brackets(text: str) -> None:
     """The same for dense runs of brackets and joiners."""
+    assert restore(neutralise(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["<<material|>", "<<SYS>>|>", "<\u2060<material|>", "<<\u2060material|>", "]~b]~b]", "[e~[INST]"]
+)
+def test_restore_undoes_neutralise_where_tokens_overlap(text: str) -> None:
+    """The same where one token begins inside of another."""
     assert restore(neutralise(text)) == text
 
 
@@ -372,11 +389,12 @@ def test_an_unknown_name_is_named_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("template", ["{{ v[w] }}", "{{ v.a.b }}", "{{ w + 1 }}", "{{ w | conversation }}",
-                                      "{{ v[w].x }}", "{{ w | round }}", "{{ w | dictsort }}"])  # fmt: skip
+                                      "{{ v[w].x }}", "{{ w | round }}", "{{ w | dictsort }}",
+                                      "{{ w.format() }}"])  # fmt: skip
 def test_errors_hold_no_values(template: str) -> None:
     """Whatever goes wrong with a row, neither the error nor what it is raised from holds the row's text."""
     with pytest.raises((ConfigError, BadInput)) as caught:
-        Prompt.of("p", "1", user=template).render({"v": {}, "w": "SECRET"})
+        Prompt.of("p", "1", user=template).render({"v": {}, "w": "{SECRET}"})
     chain: list[BaseException] = [caught.value]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -500,7 +518,10 @@ def test_rendering_is_the_same_in_every_process() -> None:
     )
     said = [
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     ]

@@ -93,6 +93,7 @@ class _Blocks:
 
     prompt_id: str
     codes: set[str] = field(default_factory=set[str])
+    code_bytes: int = 6
 
     def add(self, text: str, role: str = "") -> str:
         content = neutralise(text)
@@ -102,7 +103,7 @@ class _Blocks:
 
     def _code(self, content: str) -> str:
         digest = hashlib.blake2b(
-            f"{self.prompt_id}\0{content}".encode("utf-8", "surrogatepass"), digest_size=6
+            f"{self.prompt_id}\0{content}".encode("utf-8", "surrogatepass"), digest_size=self.code_bytes
         )
         for attempt in count():
             code = digest.hexdigest()

@@ -190,8 +190,7 @@ def _asked(requests: pl.DataFrame) -> pl.DataFrame:
     if ids.null_count() or ids.n_unique() != ids.len():
         raise BadInput("ids of requests", wanted="one id per request, each only once")
     suffix = pl.format(".{}", pl.col("sample_index"))
-    sample = pl.col("id").str.ends_with(suffix)
-    row = pl.when(sample).then(pl.col("id").str.strip_suffix(suffix)).otherwise(pl.col("id"))
+    row = pl.col("id").str.strip_suffix(suffix)
     asked = pl.col("choices").list.join("\0")
     kept = requests.filter(pl.col("choices").is_not_null())
     return kept.select("id", "choices", "temperature", "seed", row.alias("row"), asked.alias("asked"))
