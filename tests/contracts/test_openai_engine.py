@@ -138,6 +138,7 @@ def test_a_thousand_answers_are_not_swapped(server: Loopback, vllm: bool) -> Non
         ({"error_share": 1.0, "error_status": 409}, Reason.SERVER_ERROR, True, False, "409 server_error"),
         ({"error_share": 1.0, "error_status": 422}, Reason.REQUEST_REFUSED, False, False, "422 server_error"),
         ({"error_share": 1.0, "error_status": 413}, Reason.TOO_LONG, False, False, "413 server_error"),
+        ({"error_share": 1.0, "error_status": 307}, Reason.REQUEST_REFUSED, False, True, "307 server_error"),
         ({"throttle_share": 1.0}, Reason.RATE_LIMITED, True, False, "429 rate_limit_exceeded"),
         ({"cut_before_share": 1.0}, Reason.CONNECTION_LOST, True, False, "ServerDisconnectedError"),
         ({"cut_within_share": 1.0}, Reason.CONNECTION_LOST, True, False, "ClientPayloadError"),
@@ -237,6 +238,7 @@ def test_choices_are_matched_by_first_tokens_that_decide() -> None:
     assert match_choices(ranked, ("no", "never")) is None
     assert match_choices({"1": -0.1, "10": -3.0}, ("1", "10")) is None
     assert match_choices({"p": -9.0, "pos": -0.1, "poor": -2.0}, ("positive", "poor")) is not None
+    assert match_choices({"ne": -0.1, "neg": -3.0, "neu": -4.0}, ("negative", "neutral")) is None
     assert match_choices({}, ("a", "b")) is None
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from loopback import Loopback, expected_answer, serve
-from tilth.schemas import ConfigError, Reason
+from tilth.schemas import ConfigError, Reason, TilthError
 from tilth.transforms.inference.engines import Engine, EngineConfig, Load, connect
 from tilth.transforms.inference.engines.pool import Pool
 from tilth.transforms.inference.failures import CallFailed, EngineDied, EngineFailed
@@ -34,7 +34,7 @@ class CountingEngine:
 
     async def start(self) -> None:
         self.starts += 1
-        if isinstance(self.failure, EngineFailed):
+        if isinstance(self.failure, TilthError):
             raise self.failure
 
     async def generate(self, request: Request, timeout_s: float) -> Completion:  # noqa: ARG002
@@ -239,10 +239,11 @@ def test_when_all_engines_died_the_caller_restarts_them() -> None:
         with pytest.raises(EngineDied):
             await engine.generate(_request(0), 5)
         await engine.restart()
+        assert len(asyncio.all_tasks()) == 1  # what would have restarted them in the background is gone
         assert len(await _all(engine, 4)) == 4
         assert [member.starts for member in members] == [2, 2]
 
-    _with(Pool(members, restarts=0), work)
+    _with(Pool(members), work)
 
 
 def test_one_member_that_does_not_start_does_not_stop_the_pool() -> None:
@@ -257,6 +258,10 @@ def test_one_member_that_does_not_start_does_not_stop_the_pool() -> None:
     late.failure = there.failure = EngineFailed("no server answers", do="start it")
     with pytest.raises(EngineFailed, match="late:1, there:2"):
         _with(Pool([late, there]), work)
+    there.failure = None
+    late.failure = ConfigError("no API key")
+    with pytest.raises(ConfigError, match="no API key"):
+        _with(Pool([there, late]), work)
     with pytest.raises(ConfigError):
         Pool([])
 

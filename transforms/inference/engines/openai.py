@@ -134,11 +134,9 @@ class OpenAIEngine:
         self, session: aiohttp.ClientSession, body: bytes, timeout_s: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body. Exceptions of the client hold addresses at most, and are left out all the same."""
+        url = f"{self._place}/chat/completions"
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                session.post(f"{self._place}/chat/completions", data=body) as got,
-            ):
+            async with asyncio.timeout(timeout_s), session.post(url, data=body, allow_redirects=False) as got:
                 return got.status, got.headers, await got.read()
         except aiohttp.ServerTimeoutError:
             raise CallFailed(Reason.CONNECTION_LOST, "connect_timeout", retryable=True) from None

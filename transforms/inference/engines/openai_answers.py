@@ -28,6 +28,7 @@ _TOO_LONG_PARAMS: Final = frozenset({"input_tokens", "input_text"})  # vLLM's
 _TOO_LONG_WORDS: Final = re.compile(
     r"context.?(length|window|size)|must have less than \d+ tokens", re.IGNORECASE
 )
+_BLAMES_ALL: Final = frozenset({401, 403, 404, 429})  # 429 only when it is the quota
 _GAUGE: Final = re.compile(
     rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc)(?:\{[^\n]*\})? +([-+.\deE]+)",
     re.MULTILINE,
@@ -172,12 +173,8 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes) -> CallFail
         return CallFailed(Reason.TIMED_OUT, detail, retryable=True, retry_after_s=retry_after_s(headers))
     if status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return CallFailed(Reason.SERVER_ERROR, detail, retryable=True, retry_after_s=retry_after_s(headers))
-    if status in (
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.TOO_MANY_REQUESTS,
-    ):
+    # A redirect would take prompts where they were not sent, and every other request would meet it too.
+    if status < HTTPStatus.BAD_REQUEST or status in _BLAMES_ALL:
         return CallFailed(Reason.REQUEST_REFUSED, detail, blames_all=True)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or _says_too_long(error, code):
         return CallFailed(Reason.TOO_LONG, detail)

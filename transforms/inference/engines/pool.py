@@ -17,6 +17,7 @@ FIRST_REST_S: Final = 0.1  # one lost connection is often an idle one that the s
 REST_GROWTH: Final = 4.0
 LONGEST_REST_S: Final = 60.0
 THROTTLED_REST_S: Final = 1.0  # for a 429 that names no time
+_NOT_UP: Final = (EngineFailed, EngineDied)
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -88,11 +89,14 @@ class Pool:
 
     async def start(self) -> None:
         """Starts all members. Raises when none can be started, or when one is configured wrongly."""
-        started = await asyncio.gather(*(self._start(member) for member in self._members))
-        failures = [failure for failure in started if failure is not None]
-        if len(failures) == len(self._members):
+        started = await asyncio.gather(
+            *(self._start(member) for member in self._members), return_exceptions=True
+        )
+        wrong = [one for one in started if isinstance(one, BaseException) and not isinstance(one, _NOT_UP)]
+        failures = [one for one in started if isinstance(one, _NOT_UP)]
+        if wrong or len(failures) == len(self._members):
             await self.close()
-            raise failures[0] if len(failures) == 1 else self._none_starts(failures)
+            raise wrong[0] if wrong else self._none_starts(failures)
 
     async def generate(self, request: Request, timeout_s: float) -> Completion:
         """The answer of the least busy member, or of another one when that one is lost."""
@@ -149,20 +153,20 @@ class Pool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _start(self, member: Member) -> EngineFailed | None:
+    async def _start(self, member: Member) -> EngineFailed | EngineDied | None:
         try:
             await member.engine.start()
-        except EngineFailed as failure:
+        except _NOT_UP as failure:
             _LOG.warning("%s did not start; the others go on", member.name)
             self._revive_later(member)
             return failure
         member.up = True
         return None
 
-    async def _revive(self, member: Member) -> EngineFailed | None:
+    async def _revive(self, member: Member) -> EngineFailed | EngineDied | None:
         try:
             await member.engine.restart()
-        except EngineFailed as failure:
+        except _NOT_UP as failure:
             return failure
         member.up = True
         member.answered()
@@ -227,9 +231,10 @@ class Pool:
             return EngineFailed("no engine of the pool is up", found=names, do="start it first")
         return CallFailed(Reason.CONNECTION_LOST, f"no answer from any of {names}", retryable=True)
 
-    def _none_starts(self, failures: Sequence[EngineFailed]) -> EngineFailed:
+    def _none_starts(self, failures: Sequence[EngineFailed | EngineDied]) -> EngineFailed:
         names = ", ".join(member.name for member in self._members)
-        return EngineFailed("no engine of the pool can be started", found=names, do=failures[0].do)
+        do = next((failure.do for failure in failures if isinstance(failure, EngineFailed)), None)
+        return EngineFailed("no engine of the pool can be started", found=names, do=do)
 
 
 def _is_of_the_member(failure: CallFailed | EngineDied) -> bool:
