@@ -344,7 +344,7 @@ def _forecast(job: _Job, rendered: Rendered) -> Forecasted:
         rate = measured_rate(job.workspace, job.identity)
         known = known_of(cache, job.run_id, job.identity, settings.price_list(), settings.limits(), rate)
         hits = cache.get_many if cache else lambda _: ()
-        seen = forecast(map(_requests, waiting), known, counter(settings.model().model), hits)
+        seen = forecast(map(_requests, waiting), known, counts, hits)
     unfit = total(rendered.rendered, "rows_unfit")
     return Forecasted(job.run_id, "forecast", rendered.row_count, unfit, finished, seen)
 

@@ -17,12 +17,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Turn conversation logs into alignment datasets that can be trusted.\n\n"
     "Start with [bold]tilth demo[/bold]; then [bold]tilth run observed --source my-logs.jsonl[/bold].\n\n"
-    "Exit codes: 0 ok, 1 failure, 2 usage, 3 data quality checks failed.",
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 data quality checks failed, 75 a cap was reached: run again.",
 )
 sources_app = typer.Typer(no_args_is_help=True, help="Look at conversation logs before using them.")
 catalog_app = typer.Typer(no_args_is_help=True, help="See and query the datasets that runs have committed.")
 app.add_typer(sources_app, name="sources")
 app.add_typer(catalog_app, name="catalog")
+cache_app = typer.Typer(no_args_is_help=True, help="See and prune the answers that models have given.")
+app.add_typer(cache_app, name="cache")
 
 Workspace = Annotated[
     str | None, typer.Option("--workspace", "-w", help="Where runs and the catalog live (./tilth-workspace).")
@@ -34,6 +36,38 @@ Config = Annotated[
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting, as key=value: --set observed.pairs.min_rank_gap=2."),
+]
+
+
+RunnerName = Annotated[
+    str | None, typer.Option("--runner", help="local, processes, dask, or the name of a Beam runner.")
+]
+MaxCalls = Annotated[
+    int | None,
+    typer.Option("--max-calls", min=0, help="Stop before more calls than this, over all sittings."),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", min=0, help="Stop at so many tokens of prompts and answers, over all sittings."
+    ),
+]
+MaxCost = Annotated[
+    float | None, typer.Option("--max-cost", min=0, help="Stop at this cost, by the prices in the settings.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be read, asked and spent. Asks nothing.")
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", help="openai (any OpenAI-compatible server, vllm serve too) or vllm (in this process)."
+    ),
+]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name, or its folder.")]
+BaseUrls = Annotated[
+    list[str] | None,
+    typer.Option("--base-url", help="A server, as http://host:8000/v1; several are used as a pool."),
 ]
 
 
@@ -63,9 +97,11 @@ def run(
     config: Config = None,
     sets: Sets = None,
     workspace: Workspace = None,
-    runner: Annotated[
-        str | None, typer.Option("--runner", help="local, processes, dask, or the name of a Beam runner.")
-    ] = None,
+    runner: RunnerName = None,
+    dry_run: DryRun = False,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     as_json: Json = False,
 ) -> None:
     """Run a recipe over conversation logs and commit what it makes to the catalog.
@@ -76,18 +112,113 @@ def run(
         tilth run observed --source hf://datasets/allenai/WildChat-1M --format wildchat
         tilth run observed --source calls.json --map calls.yaml --json
     """
-    from tilth.flows.launch import launch
+    from tilth.flows.launch import launch, preview
+    from tilth.flows.show import print_preview, print_result
 
-    options: dict[str, Any] = {"sources": source, "format": shape, "map": column_map, "workspace": workspace}
-    if runner:
-        options["runner"] = {"name": runner}
+    caps = _given(max_calls=max_calls, max_tokens=max_tokens, max_cost=max_cost)
+    options = _given(
+        sources=source,
+        format=shape,
+        map=column_map,
+        workspace=workspace,
+        runner=_given(name=runner),
+        caps=caps,
+    )
+    if dry_run:
+        seen = preview(recipe.value, config, options, sets or [])
+        _print_json(seen) if as_json else print_preview(seen)
+        return
     result = launch(recipe.value, config, options, sets or [], quiet=as_json)
-    if as_json:
-        _print_json(result)
-    else:
-        from tilth.flows.show import print_result
+    _print_json(result) if as_json else print_result(result, workspace)
 
-        print_result(result, workspace)
+
+@app.command()
+def ask(
+    input: Annotated[str, typer.Option("--input", "-i", help="A table: .parquet, .jsonl or .csv.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="The table to write: .parquet or .jsonl.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="A template: 'Name the language of {{ text }}'.")
+    ] = None,
+    prompt_file: Annotated[str | None, typer.Option("--prompt-file", help="A file with a template.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="A template of the system message.")] = None,
+    schema: Annotated[
+        str | None, typer.Option("--schema", help="A JSON Schema file that every answer fits.")
+    ] = None,
+    choices: Annotated[
+        str | None, typer.Option("--choices", help="Every answer is one of these: yes,no.")
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="How probable each choice was, where the engine tells.")
+    ] = False,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers per row.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", min=0)] = None,
+    answer_tokens: Annotated[
+        int | None, typer.Option("--answer-tokens", min=1, help="The longest answer, in tokens (1024).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Draws the samples.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="A column that names rows; else their content does.")
+    ] = None,
+    engine: EngineName = None,
+    model: Model = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Of the model's weights.")] = None,
+    base_url: BaseUrls = None,
+    config: Config = None,
+    sets: Sets = None,
+    workspace: Workspace = None,
+    runner: RunnerName = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    dry_run: DryRun = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again about rows that were set aside.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a model about each row of a table; write the table with the answers.
+
+    The same command again asks nothing twice: it goes on where it was stopped, or says that all is done. Rows without
+    an answer stand in OUTPUT's .quarantine.parquet, with the reason. See docs/how-to/workers.md.
+
+        tilth ask -i rows.parquet -o out.parquet -p 'Summarise: {{ text }}' -m MODEL --base-url http://localhost:8000/v1
+        tilth ask -i rows.jsonl -p 'Is it spam? {{ text }}' --choices yes,no --engine vllm -m ./model --dry-run
+    """
+    from tilth.flows.launch import launch_ask
+    from tilth.flows.show import print_answers, print_forecast
+
+    asked = _given(
+        prompt=prompt,
+        system=system,
+        choices=[choice.strip() for choice in choices.split(",")] if choices else None,
+        probabilities=probabilities or None,
+        samples=samples,
+        temperature=temperature,
+        answer_tokens=answer_tokens,
+        seed=seed,
+        key=key,
+    )
+    options = _given(
+        ask=asked,
+        engine=_given(kind=engine, model=model, revision=revision, base_urls=base_url),
+        caps=_given(max_calls=max_calls, max_tokens=max_tokens, max_cost=max_cost),
+        runner=_given(name=runner),
+        workspace=workspace,
+    )
+    errand = _given(input=input, output=output, prompt_file=prompt_file, schema_file=schema)
+    told = launch_ask(
+        {**errand, "dry_run": dry_run, "retry_failed": retry_failed},
+        config,
+        options,
+        sets or [],
+        quiet=as_json,
+    )
+    if as_json:
+        _print_json(told)
+    else:
+        (print_forecast if told["status"] == "forecast" else print_answers)(told)
 
 
 @app.command()
@@ -175,6 +306,39 @@ def query(
     _print_json(rows) if as_json else print_rows(rows, "no rows")
 
 
+@cache_app.command()
+def stats(workspace: Workspace = None, config: Config = None, as_json: Json = False) -> None:
+    """Show how many answers the cache holds, how large they are, and of which models."""
+    from tilth.flows.cache import cache_stats, print_cache_stats
+    from tilth.flows.settings import load
+
+    found = cache_stats(load(config, {"workspace": workspace}).answers_url())
+    _print_json(found) if as_json else print_cache_stats(found)
+
+
+@cache_app.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", help="Answers not used for so long: 12h, 30d.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only answers of this model.")] = None,
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", help="Keep so much, of what was used last: 10GB.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    workspace: Workspace = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Remove answers from the cache for good; they will be asked for again when they are needed."""
+    from tilth.flows.cache import cache_prune, print_cache_prune
+    from tilth.flows.settings import load
+
+    url = load(config, {"workspace": workspace}).answers_url()
+    pruned = cache_prune(url, older_than, model, max_size, dry_run)
+    _print_json(pruned) if as_json else print_cache_prune(pruned)
+
+
 @app.command()
 def check(
     name: Annotated[str, typer.Argument(help="A dataset, as observed.pairs or observed.pairs@2026.11.21.1.")],
@@ -191,6 +355,11 @@ def check(
     _print_json(report) if as_json else print_report(report)
     if report["failed_critical"]:
         raise typer.Exit(3)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given: the others leave room for the environment and the settings file."""
+    return {name: value for name, value in options.items() if value is not None and value not in ([], {})}
 
 
 def _workspace(given: str | None) -> str:

@@ -32,3 +32,29 @@ def launch(
         )
     with Bars(enabled=not quiet) as bars:
         return run(recipe, settings, Conductor(bars.update)).to_dict()
+
+
+def preview(
+    recipe: str, config: str | None, options: Mapping[str, Any], sets: Sequence[str]
+) -> dict[str, Any]:
+    """What a run of a recipe would read, and that it asks no model. Runs nothing."""
+    from tilth.flows.run import preview as look
+
+    return look(recipe, load(config, options, sets))
+
+
+def launch_ask(
+    errand: Mapping[str, Any],
+    config: str | None,
+    options: Mapping[str, Any],
+    sets: Sequence[str],
+    *,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Runs `tilth ask` here and returns its result, or its forecast, as plain values."""
+    from tilth.flows.ask import Errand, ask
+    from tilth.flows.run import Conductor
+
+    settings = load(config, options, sets)
+    with Bars(enabled=not quiet) as bars:
+        return ask(settings, Errand(**errand), Conductor(bars.update)).to_dict()

@@ -74,18 +74,39 @@ class Job:
         return f"{self.workspace}/runs/{self.run_id}"
 
 
+def preview(recipe: str, settings: Settings) -> dict[str, Any]:
+    """What a run would read: sources with shape and size. Reads no more than is needed to know a source's shape."""
+    reads = _plan(settings)
+    files = {
+        file["uri"]: {"source": file["uri"], "shape": read["shape"], "bytes": file["size_bytes"]}
+        for read in reads
+        for file in read["files"]
+    }
+    return {
+        "recipe": recipe,
+        "status": "forecast",
+        "sources": list(files.values()),
+        "calls": 0,
+        "model": None,
+    }
+
+
+def _plan(settings: Settings) -> list[dict[str, Any]]:
+    if not settings.sources:
+        raise ConfigError(
+            "no source given", wanted="at least one URI", do="add --source, or `sources:` to tilth.yaml"
+        )
+    return plan(expand(settings.sources), settings.format, settings.map)
+
+
 def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     """Runs a recipe to committed datasets, or returns what an equal run has committed before.
 
     Raises `QuarantineOverflow` when too many rows are broken, `ChecksFailed` when a critical check fails; the
     catalog is then as it was, and the staged files are kept for looking at.
     """
-    if not settings.sources:
-        raise ConfigError(
-            "no source given", wanted="at least one URI", do="add --source, or `sources:` to tilth.yaml"
-        )
     config = settings.recipe()
-    reads = conductor.perform("plan", lambda: plan(expand(settings.sources), settings.format, settings.map))
+    reads = conductor.perform("plan", lambda: _plan(settings))
     job = Job(recipe, config, reads, settings.workspace.rstrip("/"), config.ingest.user_salt)
     catalog = open_catalog(job.workspace)
     committed = catalog.find_run(recipe, job.run_id)

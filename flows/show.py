@@ -14,6 +14,15 @@ from rich.table import Table
 Row = Mapping[str, Any]
 _CELL_CHARS = 100
 _TURNS_SHOWN = 4
+_USED = {
+    "calls": "calls",
+    "hits": "answered by the cache",
+    "shared": "answered with an equal request",
+    "retries": "calls after a failed one",
+    "reasked": "calls after an answer that did not fit",
+    "prompt_tokens": "prompt tokens",
+    "completion_tokens": "answer tokens",
+}
 _NEXT = (
     "tilth catalog head observed.pairs",
     'tilth catalog query "select origin, count(*) from observed.pairs group by 1"',
@@ -79,6 +88,88 @@ def print_result(result: Row, workspace: str | None) -> None:
 def _print_counts(counts: Mapping[str, int], title: str, key: str) -> None:
     if counts:
         print_rows([{key: name, "count": count} for name, count in counts.items()], "", title)
+
+
+def print_preview(seen: Row) -> None:
+    """What `tilth run --dry-run` says."""
+    print_rows(seen["sources"], "no source", "what would be read")
+    _console().print(f"recipe {seen['recipe']}: no model is asked, nothing to pay")
+
+
+def print_answers(result: Row) -> None:
+    """The summary that ends `tilth ask`: rows, what was used, what was set aside and why."""
+    console = _console()
+    rows = f"{result['rows_in']:,} rows" + (
+        f" x {result['samples']} samples" if result["samples"] > 1 else ""
+    )
+    done = "nothing to do, all is answered" if result["status"] == "unchanged" else "written"
+    console.print(f"[bold]run {result['run_id'][:12]}[/bold]: {done}")
+    console.print(f"{rows}: {result['rows_out']:,} answered, {result['rows_quarantined']:,} set aside")
+    console.print(f"output: {escape(result['output'])}", soft_wrap=True)
+    _print_counts(result["quarantined"], "set aside", "reason")
+    if result["quarantine"]:
+        again = "ask again with --retry-failed"
+        console.print(f"they are in {escape(result['quarantine'])}; {again}", soft_wrap=True)
+    print_usage(result["usage"])
+
+
+def print_usage(usage: Row) -> None:
+    """What was used, in this sitting and over all of the run's."""
+    rows = [
+        {"": word, "this sitting": usage["sitting"][name], "the run": usage["run"][name]}
+        for name, word in _USED.items()
+    ]
+    costs = {span: usage[name]["cost"] for span, name in (("this sitting", "sitting"), ("the run", "run"))}
+    said = {span: "no prices set" if cost is None else cost for span, cost in costs.items()}
+    print_rows([*rows, {"": "cost", **said}], "", f"what {usage['model']} was asked")
+    sitting = usage["sitting"]
+    if sitting["calls"]:
+        flow = (
+            f"{sitting['tokens_per_s']:,.0f} tokens/s, {sitting['mean_in_flight']:.1f} in flight on average"
+        )
+        _console().print(f"{flow}, {sitting['seconds']:.1f} s")
+
+
+def print_forecast(seen: Row) -> None:
+    """What `tilth ask --dry-run` says."""
+    if seen["status"] != "forecast":
+        print_answers(seen)
+        return
+    console = _console()
+    console.print(f"[bold]run {seen['run_id'][:12]}[/bold]: nothing was asked; this is what it would take")
+    counts = {
+        "rows": seen["rows_in"],
+        "rows that the prompt does not fit": seen["rows_unfit"],
+        "requests finished before": seen["finished"],
+        "requests": seen["requests"],
+        "answered by the cache": seen["hits"],
+        "answered with an equal request": seen["shared"],
+        "calls": seen["calls"],
+        "prompt tokens": seen["prompt_tokens"],
+    }
+    rows = [{"": name, "count": count} for name, count in counts.items()]
+    print_rows(rows, "", f"what {seen['model']} would be asked")
+    words = {
+        "answer tokens": _range(seen, "completion_tokens", "no answer of this model in the cache"),
+        "cost": _range(seen, "cost", "expected cost unknown") if _priced(seen) else "no prices set",
+        "seconds": _range(seen, "seconds", "") if seen["tokens_per_s"] else "not measured yet",
+    }
+    print_rows([{"": name, "expected": text} for name, text in words.items()], "")
+    exact = "exact" if seen["exact"] else "an estimate"
+    console.print(f"prompt tokens are {exact}: {escape(seen['counted_by'])}")
+    if seen["stops_at"]:
+        console.print(f"[yellow]note:[/yellow] {seen['stops_at']} would stop this run before its end")
+
+
+def _priced(seen: Row) -> bool:
+    return seen["cost_most"] is not None
+
+
+def _range(seen: Row, name: str, unknown: str) -> str:
+    expected, most = seen[f"{name}_expected"], seen[f"{name}_most"]
+    if expected is None:
+        return f"at most {most:,}" + (f" ({unknown})" if unknown else "")
+    return f"about {expected:,}, at most {most:,}"
 
 
 def inspections(uris: Sequence[str], shape: str | None, column_map: str | None) -> list[dict[str, Any]]:

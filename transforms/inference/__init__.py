@@ -1,7 +1,7 @@
 """Asking models: requests, engines, what was used and where to stop. Workers and caches are in modules of their own.
 
-Light: what needs SQLAlchemy (`cache`, `worker`, `ask`), Jinja2 (`prompts`, `sampling`, `render`), tokenizers (`tokens`) or
-a client (`engines.openai`, `engines.vllm`) is imported from there.
+Light: what needs SQLAlchemy (`cache`, `worker`, `ask`), Jinja2 (`prompts`, `sampling`, `render`), tokenizers (`tokens`)
+or a client (`engines.openai`, `engines.vllm`) is imported from there.
 """
 
 from tilth.transforms.inference.engines import ENGINES, Engine, EngineConfig, Load, connect, identify
