@@ -114,13 +114,15 @@ class DyingEngine(HonestEngine):
         await super().restart()
         self.dead = False
 
-    async def answer(self, request: Request) -> Completion:
-        """The right answer while it lives."""
+    async def generate(self, request: Request, timeout_s: float) -> Completion:
+        """The right answer while it lives; what was in flight at a death is lost, also when it is back by then."""
+        life = self.starts
+        completion = await super().generate(request, timeout_s)
         self.calls += 1
         self.dead = self.dead or self.calls in self.at
-        if self.dead:
+        if self.dead or life != self.starts:
             raise EngineDied(-9, ("CUDA error: out of memory",))
-        return await super().answer(request)
+        return completion
 
 
 @dataclass

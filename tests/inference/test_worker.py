@@ -200,9 +200,10 @@ def test_a_window_of_fixed_size_is_kept_full(url: str) -> None:
 
 def test_a_failing_call_is_made_again(url: str) -> None:
     """What may pass is retried with backoff until it is answered; what was retried is counted."""
-    engine, job = FlakyEngine(failures=2), Listed(asks(20))
-    usage = answer(engine, [job], url)
+    engine, job = FlakyEngine(failures=2, delay=lambda _: 3), Listed(asks(20))
+    usage = answer(engine, [job], url, window=WindowConfig(size=3))
     assert len(job.texts()) == 20
+    assert engine.most_running == 3
     assert (usage.calls, usage.retries, usage.failures) == (60, 40, {})
 
 
@@ -302,6 +303,13 @@ def test_when_nearly_everything_fails_the_run_stops_and_says_why(url: str) -> No
     assert engine.asked.total() < 60
 
 
+def test_a_run_with_some_failures_goes_on(url: str) -> None:
+    """Below the failure budget every other row is answered."""
+    engine, job = PoisonedEngine(poison=frozenset(f"row {n}" for n in range(0, 100, 3))), Listed(asks(100))
+    usage = answer(engine, [job], url)
+    assert (len(job.texts()), usage.failures) == (66, {"request_refused": 34})
+
+
 def test_a_refused_key_stops_the_run_at_once(url: str) -> None:
     """When the first answer says that no request can succeed, the run ends without asking the others."""
     engine = PoisonedEngine(poison=frozenset({"row 0"}), blames_all=True)
@@ -312,7 +320,7 @@ def test_a_refused_key_stops_the_run_at_once(url: str) -> None:
 
 def test_a_dead_engine_is_started_again(url: str) -> None:
     """An engine that dies is restarted once for all rows in flight, and every row is answered."""
-    engine, job = DyingEngine(at=[5, 30]), Listed(asks(60))
+    engine, job = DyingEngine(at=[5, 30], delay=lambda _: 3), Listed(asks(60))
     answer(engine, [job], url)
     assert job.texts() == [right_answer(request) for request in job.asks]
     assert engine.starts == 3
