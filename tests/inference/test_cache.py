@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -188,6 +188,28 @@ def test_no_put_is_lost_between_threads(url: str) -> None:
         assert cache.spent("run") == Usage(calls=8_000, failures={"timed_out": 16_000})
     with CompletionCache(url) as cache:
         assert len(cache.get_many([key for mine in keys for key in mine])) == 8_000
+
+
+def test_a_put_that_returned_is_kept_by_a_close_elsewhere(url: str) -> None:
+    """One thread closes while others put: each put is either kept or refused."""
+    kept: list[list[str]] = [[] for _ in range(4)]
+
+    def work(mine: list[str]) -> None:
+        with suppress(TilthError):
+            for key in (f"{id(mine)}-{number}" for number in count()):
+                cache.put(key, "m@1", ANSWER)
+                mine.append(key)
+
+    cache = CompletionCache(url)
+    threads = [threading.Thread(target=work, args=[mine]) for mine in kept]
+    for thread in threads:
+        thread.start()
+    _wait_for(lambda: all(len(mine) > 100 for mine in kept))
+    cache.close()
+    for thread in threads:
+        thread.join()
+    with CompletionCache(url) as again:
+        assert again.stats().rows == sum(len(mine) for mine in kept)
 
 
 def test_names_that_no_database_takes_are_refused(url: str) -> None:
@@ -488,7 +510,7 @@ def test_it_stays_in_its_process(url: str) -> None:
         "if child: os.waitpid(child, 0); cache.close(); sys.exit()\n"
         "try: cache.put('k', 'm@1', answer)\n"
         "except TilthError as error: print(error.what)\n"
-        "sys.stdout.flush(); os._exit(0)"
+        # Its ordinary end must not wait for a writer that it does not have.
     )
     assert "another process" in _child(code, url).communicate(timeout=60)[0]
 

@@ -41,7 +41,7 @@ class CompletionCache:
         self._store = Store(url, create)
         self._writer = _Writer(self._store)
         # Runs when the cache is forgotten or the interpreter ends, so that an unclosed cache loses nothing.
-        self._end = weakref.finalize(self, _end, self._writer, self._store)
+        self._end = weakref.finalize(self, _end, self._pid, self._writer, self._store)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The answers that are there, by key; what was put a moment ago is among them."""
@@ -123,14 +123,14 @@ class CompletionCache:
     def close(self) -> None:
         """Flushes and ends the writer. May be called twice."""
         if self._end.detach():
-            _end(self._writer, self._store)
+            _end(self._pid, self._writer, self._store)
             self._writer.check()
 
     def _check(self) -> None:
         if self._pid != os.getpid():
             raise TilthError("the cache of answers was opened in another process", do="open one per process")
         if not self._end.alive:
-            raise TilthError("the cache of answers is closed", do="open it again")
+            raise _closed()
 
     def __enter__(self) -> Self:
         return self
@@ -152,9 +152,10 @@ class CompletionCache:
         return f"CompletionCache({self.place!r})"
 
 
-def _end(writer: _Writer, store: Store) -> None:
-    writer.stop()
-    store.dispose()
+def _end(pid: int, writer: _Writer, store: Store) -> None:
+    if pid == os.getpid():  # a fork has no writer, and may have its lock forever
+        writer.stop()
+        store.dispose()
 
 
 def _require_plain(*names: str) -> None:
@@ -209,8 +210,9 @@ class _Writer:
         """The answers among these that are not committed yet."""
         with self._lock:
             self.check()
-            waiting = {**self._queue.answers, **self._writing.answers}.keys() & set(keys)
-            return {key: (self._writing.answers.get(key) or self._queue.answers[key])[1] for key in waiting}
+            first, second = self._writing.answers, self._queue.answers
+            found = ((key, first.get(key) or second.get(key)) for key in keys)
+            return {key: answer[1] for key, answer in found if answer is not None}
 
     def flush(self) -> None:
         with self._lock:
@@ -241,6 +243,8 @@ class _Writer:
         while self._queue.full:
             self._done.wait()
             self.check()
+        if self._stopping:  # closed by another thread: nobody would commit it
+            raise _closed()
 
     def _came(self) -> None:
         if not self._queue:
@@ -284,6 +288,10 @@ class _Writer:
         if not queue or self._stopping or queue.large or self._hurried >= self._number:
             return 0.0
         return queue.began + _GROUP_S - time.monotonic()
+
+
+def _closed() -> TilthError:
+    return TilthError("the cache of answers is closed", do="open it again")
 
 
 def _unexpected(error: BaseException) -> TilthError:
