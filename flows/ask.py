@@ -290,7 +290,15 @@ def _unchanged(job: _Job) -> AskResult | None:
 
 
 def _remember(job: _Job, written: Written, used: Accounting) -> None:
-    kept = {"written": asdict(written), "files": _files(job, written), "usage": used.to_dict()}
+    asked = {
+        "input": job.errand.input,
+        "input_digest": job.digest,
+        "prompt_digest": job.prompt.digest,
+        "config": asdict(job.config),
+        "code_version": tilth.__version__,
+    }
+    facts = {"written": asdict(written), "files": _files(job, written), "usage": used.to_dict()}
+    kept = {"asked": asked, **facts}
     write_bytes(json.dumps(kept, indent=2, sort_keys=True).encode(), f"{job.directory}/summary.json")
 
 
