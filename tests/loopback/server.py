@@ -277,7 +277,10 @@ class Server:
         match call.fate:
             case Fate.ERROR:
                 status = self.behaviour.error_status
-                self._finish(call, status, orjson.dumps(Refusal(status, "server_error", "Injected").body))
+                headers = b"Location: /v1/chat/completions\r\n" if 300 <= status < 400 else b""
+                self._finish(
+                    call, status, orjson.dumps(Refusal(status, "server_error", "Injected").body), headers
+                )
             case Fate.CUT_BEFORE:
                 self._finish(call, 0, b"")
             case Fate.NOT_JSON:
