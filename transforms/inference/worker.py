@@ -23,8 +23,7 @@ from tilth.transforms.inference.requests import Completion, Request, request_key
 from tilth.transforms.inference.usage import Caps, Prices, Usage
 from tilth.transforms.inference.window import Interval, Window, WindowConfig, WindowPolicy
 
-_FIRST_TICK_S, _TICK_S = 0.1, 0.5  # how often the window's size is decided: at first, and later
-_EAGER_TICKS = 30
+_TELL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,15 +278,15 @@ class Worker:
     # The flow
 
     async def _follow(self, tell: Callable[[Snapshot], None] | None) -> None:
-        ticks = 0
+        told = 0.0
         while True:
             started = time.monotonic()
-            await asyncio.sleep(_FIRST_TICK_S if ticks < _EAGER_TICKS else _TICK_S)
-            ticks += 1
+            await asyncio.sleep(self._policy.interval_s)
             try:
                 await self._decide(started)
                 self._charge()
-                if tell is not None and (ticks >= _EAGER_TICKS or ticks % 5 == 0):
+                if tell is not None and time.monotonic() - told >= _TELL_S:
+                    told = time.monotonic()
                     tell(self.snapshot())
             except Exception as error:
                 self._halt(error)
