@@ -50,7 +50,7 @@ class Cluster:
         self._call("pg_ctl", "stop", "-w", "-m", "immediate")
 
     def url(self, port: int | None = None) -> str:
-        """The URL of a new, empty schema, at another port if asked. A schema is made and removed faster than a database."""
+        """The URL of a new, empty schema, at another port if asked; a database would take much longer to make."""
         name = f"cache_{next(self._names)}"
         environment = {"PGPASSWORD": self.password.replace("%40", "@")}
         where = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "tilth", "-d", "postgres")
