@@ -102,3 +102,51 @@ def test_the_salt_has_one_place_and_is_never_shown(monkeypatch: pytest.MonkeyPat
     assert [key for key in known_keys() if "salt" in key] == ["user_salt"]
     with pytest.raises(ConfigError, match="environment"):
         load(pairs=["user_salt=do-not-show"])
+
+
+def test_engine_arguments_pass_through_under_any_name() -> None:
+    """Arguments of vLLM are not ours to know; their types are kept."""
+    _file("engine: {kind: vllm, model: m, args: {enforce_eager: true}}")
+    engine = load(pairs=["engine.args.max_model_len=1024", "engine.devices=['0', '1']"]).model()
+    assert dict(engine.args) == {"enforce_eager": True, "max_model_len": 1024}
+    assert (engine.kind, engine.devices) == ("vllm", ("0", "1"))
+
+
+def test_sections_of_models_become_their_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caps, prices, window and patience come from file, environment and command line like any setting."""
+    _file("prices: {prompt: 0.5}\nworker: {window: {maximum: 8}}")
+    monkeypatch.setenv("TILTH_CAPS__MAX_CALLS", "7")
+    settings = load(options={"caps": {"max_cost": 2}}, pairs=["worker.patience.reasks=0"])
+    assert (settings.limits().max_calls, settings.limits().max_cost, settings.limits().max_tokens) == (
+        7,
+        2.0,
+        None,
+    )
+    assert (settings.push().window.maximum, settings.push().patience.reasks) == (8, 0)
+    assert settings.price_list().prompt == 0.5
+    with pytest.raises(ConfigError, match=r"worker\.window\.size"):
+        load(pairs=["worker.window.sise=4"])
+
+
+def test_answers_are_kept_in_the_workspace_unless_a_database_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SQLite beside the runs; another URL from the environment; a remote workspace needs one."""
+    assert (
+        load(options={"workspace": "here"}).answers_url()
+        == f"sqlite:///{Path('here/cache/answers.sqlite').resolve()}"
+    )
+    with pytest.raises(ConfigError, match="TILTH_CACHE_URL"):
+        load(options={"workspace": "s3://bucket/there"}).answers_url()
+    monkeypatch.setenv("TILTH_CACHE_URL", "postgresql://me:do-not-show@host/db")
+    settings = load(options={"workspace": "s3://bucket/there"})
+    assert settings.answers_url() == "postgresql://me:do-not-show@host/db"
+    assert "do-not-show" not in repr(settings)
+
+
+def test_a_password_is_not_taken_from_the_command_line() -> None:
+    """A URL without one is; one with a password is refused, and not repeated."""
+    assert load(pairs=["cache_url=postgresql://me@host/db"]).answers_url() == "postgresql://me@host/db"
+    with pytest.raises(ConfigError, match="TILTH_CACHE_URL") as caught:
+        load(pairs=["cache_url=postgresql://me:do-not-show@host/db"])
+    assert "do-not-show" not in str(caught.value)

@@ -34,11 +34,11 @@ def form(uri: str, known: tuple[str, ...] = READS) -> str:
 
 
 def digest(uri: str) -> str:
-    """128 bits of a file's bytes, in hex. Raises `NotFound`."""
+    """128 bits of a table's form and bytes, in hex. Raises `NotFound`."""
+    hashed = hashlib.blake2b(form(uri).encode(), digest_size=16)
     fs, path = fsspec.core.url_to_fs(uri)
     if not fs.isfile(path):
         raise NotFound("no such table", found=uri, wanted="a file", do="check --input")
-    hashed = hashlib.blake2b(form(uri).encode(), digest_size=16)
     with fs.open(path, "rb") as file:
         while block := file.read(_BLOCK):
             hashed.update(block)
