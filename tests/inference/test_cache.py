@@ -505,9 +505,15 @@ def test_it_stays_in_its_process(url: str) -> None:
     with CompletionCache(url) as cache, pytest.raises(TypeError, match="never pickled"):
         pickle.dumps(cache)
     code = (
+        "import threading\n"
         "from tilth.schemas import TilthError\n"
+        # The worst moment to fork: another thread has the lock, and the child never gets it.
+        "held = threading.Event()\n"
+        "hold = lambda: (cache._writer._lock.acquire(), held.set(), threading.Event().wait())\n"
+        "threading.Thread(target=hold, daemon=True).start()\n"
+        "held.wait()\n"
         "child = os.fork()\n"
-        "if child: os.waitpid(child, 0); cache.close(); sys.exit()\n"
+        "if child: os.waitpid(child, 0); os._exit(0)\n"
         "try: cache.put('k', 'm@1', answer)\n"
         "except TilthError as error: print(error.what)\n"
         # Its ordinary end must not wait for a writer that it does not have.
