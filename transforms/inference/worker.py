@@ -206,7 +206,7 @@ class Worker:
             if isinstance(outcome, Failure):
                 self._note_failure(outcome)
             else:
-                self._cache.put(key, self._identity, outcome)
+                self._cache.put(key, self._identity, outcome, charge=(self._account.run, self._uncharged()))
                 self._recent[key] = outcome
         except CapReached as reached:
             self._stop = self._stop or reached  # what is in flight is paid for: it may finish
@@ -284,7 +284,7 @@ class Worker:
             await asyncio.sleep(self._policy.interval_s)
             try:
                 await self._decide(started)
-                self._charge()
+                self._charge()  # also for rows that had no answer
                 if tell is not None and time.monotonic() - told >= _TELL_S:
                     told = time.monotonic()
                     tell(self.snapshot())
@@ -302,11 +302,15 @@ class Worker:
             Interval(seconds, pulse.finished, pulse.throttled, mean, full, load)
         )
 
-    def _charge(self) -> None:
-        """Writes down what was used since the last time, with the answers."""
+    def _uncharged(self) -> Usage:
+        """What was used since the last time; to be charged in one commit with the answer it was used for."""
         delta = self._usage.minus(self._charged)
         self._charged = self._usage.copy()
-        self._cache.charge(self._account.run, delta)
+        return delta
+
+    def _charge(self) -> None:
+        if (delta := self._uncharged()) != Usage():
+            self._cache.charge(self._account.run, delta)
 
     def _settle_account(self) -> None:
         try:
