@@ -227,6 +227,17 @@ def test_answers_come_back_to_their_own_rows(count: int, samples: int, failed: i
     assert order == sorted(order, key=lambda text: int(text.split()[1]))
 
 
+def test_columns_of_the_table_may_bear_any_name_that_is_not_needed() -> None:
+    """Names that are used on the way (ids, reasons, log-probabilities) are not taken from the table's owner."""
+    part = _part(3, failed=1)
+    names = ["id", "reason", "detail", "sample_index", "choice_logprobs", "seed", "choices"]
+    rows = part.rows.with_columns(pl.col("text").alias(name) for name in names)
+    Answers().check(rows.drop(ROW).columns)
+    joined = Answers().join(part._replace(rows=rows))
+    assert joined.answered.select(names).equals(rows.tail(2).select(names))
+    assert joined.failed.select(names).equals(rows.head(1).select(names))
+
+
 @pytest.mark.parametrize("harm", ["lost", "foreign", "doubled", "both"])
 def test_an_answer_too_few_or_too_many_is_an_error(harm: str) -> None:
     """Nothing is written when a row has no outcome or two, or an answer belongs to no row."""

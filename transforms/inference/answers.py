@@ -81,16 +81,15 @@ class Answers:
         Raises `TilthError` when an answer belongs to no row, or a row has neither an answer nor a reason.
         """
         _check_ids(part)
-        rows = part.rows.join(part.asked, on=ROW, how="left", maintain_order="left")
+        # Names of the table and names of ours meet in the last join alone, which `check` has made safe.
         answers = part.completions.rename({"text": "completion"})
-        answered = rows.join(answers, on="id", how="inner", maintain_order="left")
-        failed = rows.join(part.failed, on="id", how="inner", maintain_order="left")
-        columns = [name for name in part.rows.columns if name != ROW]
+        answered = part.asked.join(answers, on="id", how="inner", maintain_order="left")
+        failed = part.asked.join(part.failed, on="id", how="inner", maintain_order="left")
         samples = ["sample_index"] if self.samples > 1 else []
         reasons = [pl.col("reason").alias(_QUARANTINE[0]), pl.col("detail").alias(_QUARANTINE[1])]
         return Joined(
-            self._with_shape(answered, part).select(*columns, *self.names),
-            failed.select(*columns, *samples, *reasons),
+            _beside(part.rows, self._with_shape(answered, part).select(ROW, *self.names)),
+            _beside(part.rows, failed.select(ROW, *samples, *reasons)),
         )
 
     def _with_shape(self, answered: pl.DataFrame, part: Part) -> pl.DataFrame:
@@ -103,6 +102,10 @@ class Answers:
             named = _by_choice(known, self.choices or ())
             answered = answered.join(named, on="id", how="left", maintain_order="left")
         return answered
+
+
+def _beside(rows: pl.DataFrame, settled: pl.DataFrame) -> pl.DataFrame:
+    return rows.join(settled, on=ROW, how="inner", maintain_order="left_right").drop(ROW)
 
 
 def set_aside(quarantine: pl.DataFrame) -> pl.DataFrame:
