@@ -29,7 +29,7 @@ def test_processes_end_with_their_owner_and_write_to_its_log(tmp_path: Path) -> 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         child = psutil.Process(int(owner.stdout.readline()))
-        while child.is_running() and last_lines(log) != ("printed", "from C"):
+        while child.is_running() and last_lines(log, 2) != ("printed", "from C"):
             psutil.wait_procs([child], timeout=0.05)
         owner.kill()
         _, alive = psutil.wait_procs([child], timeout=20)

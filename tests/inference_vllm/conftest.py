@@ -57,7 +57,7 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "--dtype",
         "bfloat16",
     ]
-    command += ["--enforce-eager", "--max-model-len", "2048"]
+    command += ["--enforce-eager", "--max-model-len", "2048", "--no-enable-chunked-prefill"]
     log = tmp_path_factory.mktemp("server") / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)

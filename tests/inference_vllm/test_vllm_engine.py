@@ -92,6 +92,16 @@ def test_refused_request_says_why_without_its_text(shared: SharedEngine) -> None
     assert SECRET not in told(failure)
 
 
+def test_seeds_and_prompts_longer_than_a_step(shared: SharedEngine) -> None:
+    """Many long prompts with seeds, more than the engine reads in one step, are answered, on a CPU too."""
+
+    async def work(engine: Engine) -> list[Completion]:
+        requests = [ask(f"{n} " * 300, seed=n, temperature=0.8, max_tokens=4) for n in range(48)]
+        return list(await asyncio.gather(*(engine.generate(one, TIMEOUT_S) for one in requests)))
+
+    assert all(one.completion_tokens > 0 for one in shared.use(work))
+
+
 def test_choice_logprobs_are_of_the_choices(shared: SharedEngine) -> None:
     """Probabilities of choices that begin with different letters add up to at most 1, and to nearly all of it."""
 
@@ -172,7 +182,7 @@ def test_killed_engine_is_told_and_comes_back(shared: SharedEngine) -> None:
 def test_wrong_arguments_are_named(tiny_model: Path, args: dict[str, Any], found: str, wanted: str) -> None:
     """An argument that vLLM does not know, or that is set elsewhere, is refused with what is meant."""
     with pytest.raises(ConfigError) as caught:
-        asyncio.run(connect(config(tiny_model, **args)).start())
+        asyncio.run(connect(replace(config(tiny_model), args=args)).start())
     assert caught.value.found == found
     assert wanted in str(caught.value.wanted)
 
@@ -189,10 +199,12 @@ def test_engine_that_cannot_load_shows_why(tiny_model: Path, tmp_path: Path) -> 
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     engine = VllmEngine(config(tmp_path))
+    before = psutil.Process().children(recursive=True)
     with pytest.raises(EngineFailed) as caught:
         asyncio.run(engine.start())
     assert "vllm" in str(caught.value.found)
-    assert not [one for one in psutil.Process().children(recursive=True) if one.name().startswith("VLLM")]
+    left = [one.name() for one in psutil.Process().children(recursive=True) if one not in before]
+    assert not [name for name in left if name.startswith("VLLM")]
     asyncio.run(engine.close())
 
 
@@ -203,10 +215,10 @@ def test_one_engine_per_device(tiny_model: Path) -> None:
         try:
             await pool.start()
             engines = [inside(member.engine) for member in inside(pool)._members]
-            seen = [psutil.Process(one._cores[0].pid).environ()["CUDA_VISIBLE_DEVICES"] for one in engines]
-            return list(
-                await asyncio.gather(*(pool.generate(ask(f"{n}"), TIMEOUT_S) for n in range(8)))
-            ), seen
+            logs = [one._log.read_text() for one in engines]
+            return list(await asyncio.gather(*(pool.generate(ask(f"{n}"), TIMEOUT_S) for n in range(8)))), [
+                word for log in logs for word in sorted(set(log.split())) if word.startswith("CUDA_VISIBLE")
+            ]
         finally:
             await pool.close()
 
@@ -214,6 +226,6 @@ def test_one_engine_per_device(tiny_model: Path) -> None:
     pool = connect(replace(config(tiny_model, max_num_seqs=8), devices=("0", "1")))
     assert isinstance(pool, Pool)
     answers, seen = asyncio.run(run(pool))
-    assert seen == ["0", "1"]
+    assert seen == ["CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=1"]
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
     assert all(one.completion_tokens > 0 for one in answers)

@@ -52,6 +52,8 @@ def handler(path: str, owner: int) -> logging.Handler:
     """
     if os.getpid() != owner and _following.acquire(blocking=False):  # once per process
         _divert(path)
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        print(f"process {os.getpid()} serves process {owner}, CUDA_VISIBLE_DEVICES={devices}", flush=True)  # noqa: T201
         threading.Thread(target=_end_with, args=(owner,), daemon=True, name="end-with-owner").start()
     here = Path(path).with_suffix(".front.log") if os.getpid() == owner else path
     return logging.FileHandler(here, delay=True)
