@@ -20,7 +20,7 @@ class Bars:
         console = console or Console(stderr=True)
         columns = (
             TextColumn("{task.description:>8}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[told]}"),
@@ -46,15 +46,15 @@ class Bars:
 
 
 def telling(seen: Headway) -> str:
-    """What stands beside the bar of a stage that asks a model: tokens/s, requests in flight, cost, time left."""
+    """What stands beside the bar of a stage that asks a model: time left, tokens/s, requests in flight, cost."""
     if not seen.notes:
         return ""
-    in_flight = sum(note["in_flight"] for note in seen.notes)
-    parts = [f"{sum(map(_tokens_per_s, seen.notes)):,.0f} tokens/s", f"{in_flight} in flight"]
+    left = _left(seen, seen.notes)
+    parts = [] if left is None else [f"{left} left"]
+    parts.append(f"{sum(map(_tokens_per_s, seen.notes)):,.0f} tokens/s")
+    parts.append(f"{sum(note['in_flight'] for note in seen.notes)} in flight")
     if cost := sum(note["cost"] for note in seen.notes):
         parts.append(f"cost {cost:,.2f}")
-    if (left := _left(seen, seen.notes)) is not None:
-        parts.append(f"{left} left")
     return ", ".join(parts)
 
 

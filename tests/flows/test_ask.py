@@ -522,10 +522,10 @@ NOTE: dict[str, Any] = {
 }
 
 
-def test_progress_tells_rows_speed_cost_and_time_left() -> None:
+def test_progress_tells_rows_time_left_speed_and_cost() -> None:
     """The bar of a stage that asks counts rows; beside it stands what the lanes say of themselves."""
     told = telling(Headway("ask", 100, 180, (NOTE, NOTE)))
-    assert told == "500 tokens/s, 16 in flight, cost 3.00, 0:00:04 left"
+    assert told == "0:00:04 left, 500 tokens/s, 16 in flight, cost 3.00"
     assert "cost" not in telling(Headway("ask", 50, 50, ({**NOTE, "cost": 0.0},)))
     assert telling(Headway("render", 1, 2)) == ""
 
