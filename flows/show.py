@@ -121,7 +121,7 @@ def print_usage(usage: Row) -> None:
     ]
     costs = {span: usage[name]["cost"] for span, name in (("this sitting", "sitting"), ("the run", "run"))}
     said = {span: "no prices set" if cost is None else cost for span, cost in costs.items()}
-    print_rows([*rows, {"": "cost", **said}], "", f"what {usage['model']} was asked")
+    print_rows([*rows, {"": "cost", **said}], "", f"what {escape(usage['model'])} was asked")
     sitting = usage["sitting"]
     if sitting["calls"]:
         flow = (
@@ -148,7 +148,7 @@ def print_forecast(seen: Row) -> None:
         "prompt tokens": seen["prompt_tokens"],
     }
     rows = [{"": name, "count": count} for name, count in counts.items()]
-    print_rows(rows, "", f"what {seen['model']} would be asked")
+    print_rows(rows, "", f"what {escape(seen['model'])} would be asked")
     words = {
         "answer tokens": _range(seen, "completion_tokens", "no answer of this model in the cache"),
         "cost": _range(seen, "cost", "expected cost unknown") if _priced(seen) else "no prices set",
