@@ -25,12 +25,12 @@ def request_hash(messages: Sequence[Mapping[str, Any]], seed: int | None) -> str
     return hashlib.blake2b(orjson.dumps([said, seed]), digest_size=16).hexdigest()
 
 
-def opening_hash(messages: Sequence[Mapping[str, Any]], seed: int | None) -> str:
-    """Messages up to the first of a user, and the seed: the same when a prompt is asked again with more turns."""
+def opening_hash(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Messages up to the first of a user: the same when a prompt is asked again with more turns and another seed."""
     for n, message in enumerate(messages):
         if message["role"] == "user":
-            return request_hash(messages[: n + 1], seed)
-    return request_hash(messages, seed)
+            return prompt_hash(messages[: n + 1])
+    return prompt_hash(messages)
 
 
 def expected_answer(

@@ -156,7 +156,7 @@ class Server:
         messages, seed = body["messages"], body.get("seed")
         prompt, digest = prompt_hash(messages), request_hash(messages, seed)
         self._receive(prompt, digest)
-        call = Call(connection, body, prompt, digest, Fate.ANSWER, 0.0, self._tries(messages, seed))
+        call = Call(connection, body, prompt, digest, Fate.ANSWER, 0.0, self._tries(messages))
         try:
             self._refuse(key, body)
         except Refusal as refusal:
@@ -168,10 +168,10 @@ class Server:
         self._enter(call)
         return None if call.done else call
 
-    def _tries(self, messages: list[Mapping[str, Any]], seed: int | None) -> int:
+    def _tries(self, messages: list[Mapping[str, Any]]) -> int:
         if not self.behaviour.malformed_tries:
             return 0
-        opening = opening_hash(messages, seed)
+        opening = opening_hash(messages)
         self.seen.by_opening[opening] += 1
         return self.seen.by_opening[opening]
 
