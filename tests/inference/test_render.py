@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,6 +155,16 @@ def test_a_table_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
     assert Path(uri).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert pl.concat(batches(uri, 10))["n"].to_list() == [1, 2, 3]
+
+
+def test_small_parts_become_large_row_groups(tmp_path: Path) -> None:
+    """A reader of the output does not pay for how it was made in parts."""
+    uri = str(tmp_path / "out.parquet")
+    with TableWriter(uri) as out:
+        for start in range(0, 40_000, 2_000):
+            out.write(pl.DataFrame({"n": range(start, start + 2_000)}))
+    assert pq.ParquetFile(uri).metadata.num_row_groups == 3
+    assert pl.read_parquet(uri)["n"].to_list() == list(range(40_000))
 
 
 def test_an_empty_quarantine_takes_the_old_one_away(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tilth.schemas import BadInput, ConfigError, NotFound
+from tilth.transforms.parts import ROW_GROUP_ROWS
 
 READS: Final = (".parquet", ".jsonl", ".ndjson", ".csv")
 WRITES: Final = (".parquet", ".jsonl", ".ndjson")
@@ -131,6 +132,7 @@ class TableWriter:
         parent, _, name = self._path.rpartition("/")
         self._draft = f"{parent}/.{name}.{uuid.uuid4().hex}.tmp"
         self._parquet: pq.ParquetWriter | None = None
+        self._held: list[pa.Table] = []
         if parent:
             self._fs.makedirs(parent, exist_ok=True)
         self._file: IO[bytes] = self._fs.open(self._draft, "wb")
@@ -142,7 +144,13 @@ class TableWriter:
         if self._form != ".parquet":
             frame.write_ndjson(self._file)
             return
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        self._held.append(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        if sum(table.num_rows for table in self._held) >= ROW_GROUP_ROWS:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        """Writes what is held as one row group: parts are too small to be read well."""
+        table, self._held = pa.concat_tables(self._held), []
         if self._parquet is None:
             self._parquet = pq.ParquetWriter(self._file, table.schema, compression="zstd")
         self._parquet.write_table(table)
@@ -154,6 +162,8 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if self._held and error is None:
+                self._write_group()
             if self._parquet is not None:
                 self._parquet.close()
             self._file.close()
