@@ -70,9 +70,11 @@ def _run(stage: Stage, tasks: Sequence[Task], options: list[str]) -> None:
             wanted="local, processes, dask, or a Beam runner's name (FlinkRunner, DataflowRunner, …)",
             do="check --runner, and that the runner's package is installed",
         ) from error
+    dealt = lanes(stage, tasks)
     with pipeline:
-        created = pipeline | f"{name}: tasks" >> beam.Create(lanes(stage, tasks))
-        spread = created | f"{name}: spread" >> beam.Reshuffle()
+        made = pipeline | f"{name}: tasks" >> beam.Create(dealt)
+        # One element has nowhere to be spread to; the shuffle would only delay it.
+        spread = made if len(dealt) == 1 else made | f"{name}: spread" >> beam.Reshuffle()
         _ = spread | f"{name}: run" >> beam.Map(run_tasks, stage)
 
 

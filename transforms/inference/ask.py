@@ -35,7 +35,9 @@ class Ask:
     account: Account = field(compare=False)
     worker: WorkerConfig = field(default_factory=WorkerConfig, compare=False)
     lanes: int = field(default=1, compare=False)
-    purpose: str = "ask"  # what rows without an answer name as their stage; a recipe may ask for several things
+    purpose: str = (
+        "ask"  # what rows without an answer name as their stage; a recipe may ask for several things
+    )
 
     name: ClassVar[str] = "ask"
     version: ClassVar[str] = "1"

@@ -7,9 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any, Final  # Any: parsed JSON
 
-import jsonschema
 import orjson
-from jsonschema import validators
 
 from tilth.schemas import ConfigError
 from tilth.transforms.inference.requests import Completion, Request
@@ -58,12 +56,17 @@ def _check_json(text: str, schema: str, finish_reason: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _validator(schema: str) -> Any:
+    import jsonschema  # only where there is a schema: it takes 0.2 s to load
+    from jsonschema import validators
+
     kind = validators.validator_for(parse_schema(schema), default=jsonschema.Draft202012Validator)
     return kind(orjson.loads(schema))
 
 
 def parse_schema(text: str) -> dict[str, Any]:
     """A JSON Schema from its text. Raises `ConfigError` when it is no JSON or no schema."""
+    import jsonschema
+
     try:
         schema = orjson.loads(text)
         jsonschema.Draft202012Validator.check_schema(schema)

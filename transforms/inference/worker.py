@@ -13,15 +13,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tilth.transforms.inference.cache import CompletionCache
 from tilth.transforms.inference.calling import Caller, Failure, Outcome, Patience
 from tilth.transforms.inference.engines import Engine
 from tilth.transforms.inference.failures import CapReached, EngineFailed
 from tilth.transforms.inference.requests import Completion, Request, request_key
 from tilth.transforms.inference.usage import Caps, Prices, Usage
 from tilth.transforms.inference.window import Interval, Window, WindowConfig, WindowPolicy
+
+if TYPE_CHECKING:  # settings name `WorkerConfig`; SQLAlchemy is loaded where a cache is opened
+    from tilth.transforms.inference.cache import CompletionCache
 
 _TELL_S = 0.5
 
