@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-import orjson
 import polars as pl
 
 HERE = Path(__file__).resolve().parent
@@ -25,7 +24,7 @@ from tilth.transforms.inference.window import WindowConfig  # noqa: E402
 from tilth.transforms.inference.worker import Account, WorkerConfig  # noqa: E402
 from tilth.transforms.parts import Shard, read_part, write_part  # noqa: E402
 from tilth.transforms.shell import Runner  # noqa: E402
-from tilth.transforms.stage import Manifest, Stage, numbered, parts, run_stage, total  # noqa: E402
+from tilth.transforms.stage import Manifest, Stage, notes, numbered, parts, run_stage, total  # noqa: E402
 
 SHARD_ROWS = 500
 WORDS = "the reply was polite and wrong about the date of the second meeting, so please judge it"
@@ -95,8 +94,9 @@ def ask(
         started = time.perf_counter()
         manifests = run_stage(stage, tasks, execute)
         seconds = time.perf_counter() - started
-    note = orjson.loads(Path(f"{stage.directory}/notes/000000.json").read_bytes())
-    usage = Usage(**{name: note[name] for name in Usage.__dataclass_fields__})
+    usage = Usage()
+    for note in notes(stage, tasks):
+        usage.add(Usage(**{name: note[name] for name in Usage.__dataclass_fields__}))
     return Run(seconds, manifests, usage)
 
 

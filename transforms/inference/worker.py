@@ -79,6 +79,7 @@ class _Open:
 
 
 _Place = tuple[_Open, int]
+_Found = asyncio.Task[tuple[_Open, dict[str, Completion]] | None]
 
 
 class Worker:
@@ -110,14 +111,20 @@ class Worker:
         `tell` is called about twice a second. Raises `EngineFailed`, `CapReached`, or what a job raised; rows that
         were finished by then are in the cache.
         """
-        await self._engine.start()
-        self._started = time.monotonic()
-        follower = asyncio.create_task(self._follow(tell))
+        waiting = iter(jobs)
+        self._ahead = self._look_ahead(waiting)  # read while the engine starts
+        follower: asyncio.Task[None] | None = None
         try:
-            await self._admit_all(iter(jobs))
+            await self._engine.start()
+            self._started = time.monotonic()
+            follower = asyncio.create_task(self._follow(tell))
+            await self._admit_all(waiting)
             await self._drain()
         finally:
-            follower.cancel()
+            if follower is not None:
+                follower.cancel()
+            await asyncio.wait([self._ahead])
+            self._ahead.exception()  # told already, if it was to be told
             await self._cancel_calls()
             await self._engine.close()
             await asyncio.to_thread(self._settle_account)
@@ -134,14 +141,11 @@ class Worker:
     # Admission: jobs in their order, one being read while another is asked.
 
     async def _admit_all(self, jobs: Iterator[Job]) -> None:
-        following = self._look_ahead(jobs)
-        while (found := await following) is not None and self._stop is None:
-            following = self._look_ahead(jobs)
+        while (found := await self._ahead) is not None and self._stop is None:
+            self._ahead = self._look_ahead(jobs)
             await self._admit(*found)
-        if not following.done():
-            await following
 
-    def _look_ahead(self, jobs: Iterator[Job]) -> asyncio.Task[tuple[_Open, dict[str, Completion]] | None]:
+    def _look_ahead(self, jobs: Iterator[Job]) -> _Found:
         self._older, self._recent = self._recent, {}
         return asyncio.create_task(asyncio.to_thread(self._prepare, jobs))
 
