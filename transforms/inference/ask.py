@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Final  # Any: JSON values
 
@@ -52,7 +54,7 @@ class Ask:
         self._answer(jobs, note)
 
     def _answer(self, jobs: Iterable[_Shard], note: Callable[[Mapping[str, Any]], None]) -> None:
-        with CompletionCache(self.cache_url) as cache:
+        with CompletionCache(self.cache_url) as cache, _short_pauses():
             worker = Worker(connect(self.engine), cache, self.identity, self.worker, self.account)
             asyncio.run(worker.run(jobs, lambda seen: note(self._note(seen))))
             note(self._note(worker.snapshot()))
@@ -62,6 +64,20 @@ class Ask:
         cost = self.account.prices.cost(usage.prompt_tokens, usage.completion_tokens)
         flow = {"seconds": seen.seconds, "in_flight": seen.in_flight, "window": seen.window}
         return {**asdict(usage), **flow, "mean_in_flight": seen.mean_in_flight, "cost": cost}
+
+
+@contextlib.contextmanager
+def _short_pauses() -> Generator[None]:
+    """Leaves what is loaded by now (Beam alone: 130,000 objects) out of the garbage collector's rounds.
+
+    A full round took up to 120 ms, in which no answer is taken and no request sent: without this, B3 runs at 2,400
+    rows/s instead of 3,500.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @dataclass(frozen=True, slots=True)

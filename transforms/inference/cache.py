@@ -19,8 +19,9 @@ __all__ = ["FLUSH_S", "CacheStats", "CompletionCache", "Pruned"]
 
 FLUSH_S = 0.05
 
-# A commit begins at half of the promise, so that it has ended by the whole of it.
-_GROUP_S = FLUSH_S / 2
+# A commit begins long before the promise ends. 5, 10 and 25 ms ran 5,000 rows equally fast (B3), and what comes within
+# one group is what a kill costs beside the calls in flight.
+_GROUP_S = 0.005
 
 
 class CompletionCache:
