@@ -9,7 +9,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-postgres test-vllm lint types docs bench eval-feedback lock all clean
+.PHONY: help setup demo test test-fast test-postgres test-vllm lint types docs bench bench-vllm eval-feedback lock all clean
 
 help: ## show the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,8 +58,12 @@ types: $(STAMP) ## basedpyright
 docs: $(STAMP) ## run what the README and the docs show
 	$(BIN)/python -m pytest -q tests/docs
 
-bench: $(STAMP) ## what speed and memory claims rest on
+bench: $(STAMP) ## what speed and memory claims rest on: the main job, then the workers beside a raw client (B1 to B7)
 	$(BIN)/python benchmarks/observed.py
+	$(BIN)/python benchmarks/inference/bench.py
+
+bench-vllm: $(VLLM_STAMP) ## tokens per second of ours beside raw vLLM, on the CPU (about ten minutes)
+	$(VLLM_BIN)/python benchmarks/inference/vllm_throughput.py
 
 eval-feedback: $(STAMP) ## how well the feedback rules do on the labelled sample
 	$(BIN)/python -m tilth.transforms.feedback.evaluate samples/feedback_labelled.jsonl

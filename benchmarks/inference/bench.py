@@ -1,6 +1,6 @@
 """B1 to B7: the worker against a loopback server, beside a raw asyncio client, in one run on one machine.
 
-    make bench-inference                               # all of them, about two minutes
+    python benchmarks/inference/bench.py               # all of them, about four minutes; a part of `make bench`
     python benchmarks/inference/bench.py B1 B3         # some
 
 Ours is the whole stage through Beam: engine start, cache and journal on, validated, written as Parquet. Raw is a bare

@@ -14,12 +14,19 @@ import pytest
 from tilth.schemas import TABLES, conform, fingerprint
 from tilth.transforms.feedback import mine, observe_reactions
 from tilth.transforms.hygiene import SplitConfig, assign, keys
+from tilth.transforms.inference.ask import Ask
+from tilth.transforms.inference.engines import EngineConfig
+from tilth.transforms.inference.prompts import Prompt
+from tilth.transforms.inference.render import ReadRows, Render
+from tilth.transforms.inference.worker import Account
 from tilth.transforms.ingest import Ingest, expand, plan, read
 from tilth.transforms.pairs import PairPolicy, recovery_pairs, sibling_pairs, unpaired_labels
 from tilth.transforms.stage import Step
 from tilth.transforms.steps import Assign, Mine, Pair, Settle
 
-STEPS: list[Step] = [Ingest(), Assign(), Mine(), Pair(), Settle()]
+_ASK = Ask("model@1", EngineConfig("openai", "model"), "sqlite:///answers.sqlite", Account("run"))
+_RENDER = Render(Prompt.of("ask", "1", user="{{ text }}"))
+STEPS: list[Step] = [Ingest(), Assign(), Mine(), Pair(), Settle(), ReadRows(), _RENDER, _ASK]
 LOGS = Path(__file__).resolve().parents[2] / "samples" / "logs"
 
 
