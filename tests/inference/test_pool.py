@@ -37,7 +37,7 @@ class CountingEngine:
         if isinstance(self.failure, TilthError):
             raise self.failure
 
-    async def generate(self, request: Request, timeout_s: float) -> Completion:  # noqa: ARG002
+    async def generate(self, request: Request, timeout_s: float) -> Completion:
         self.asked += 1
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)

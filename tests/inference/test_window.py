@@ -141,7 +141,7 @@ class Simulation:
             self.server.queue.append(row)
             self._start(now)
 
-    def _on_retry(self, now: float, row: int) -> None:  # noqa: ARG002 - all events are called alike
+    def _on_retry(self, now: float, row: int) -> None:
         self.retries.append(row)
 
     def _start(self, now: float) -> None:
@@ -157,7 +157,7 @@ class Simulation:
         self.latency += now - self.sent.pop(row)
         self.out.finished.append(now)
 
-    def _on_decide(self, now: float, row: int) -> None:  # noqa: ARG002 - all events are called alike
+    def _on_decide(self, now: float, row: int) -> None:
         self.out.flights.append((now, len(self.sent)))
         mean = self.latency / self.finished if self.finished else 0.0
         seconds = now - self.asked_at
