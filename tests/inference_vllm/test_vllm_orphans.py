@@ -18,8 +18,10 @@ def test_killed_process_leaves_no_engine_and_said_nothing(tiny_model: Path, tmp_
     command = [sys.executable, "-m", "inference_vllm.answer_once", str(tiny_model)]
     said = tmp_path / "stderr"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(tmp_path)}
-    with said.open("wb") as stderr:
-        program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=env, text=True)
+    with (
+        said.open("wb") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=env, text=True) as program,
+    ):
         assert program.stdout is not None
         line = program.stdout.readline()
         assert line.split(), said.read_text()
@@ -27,7 +29,6 @@ def test_killed_process_leaves_no_engine_and_said_nothing(tiny_model: Path, tmp_
         family = [psutil.Process(int(pid)) for pid in line.split()]
         spoken = said.read_text()
         program.kill()
-        program.wait()
     _, alive = psutil.wait_procs(family, timeout=20)
     for one in alive:
         one.kill()

@@ -234,6 +234,8 @@ class VllmEngine:
         llm, self._llm, self._stats = self._llm, None, None
         if llm is not None:
             llm.shutdown()
+            # Its `__del__` shuts down again; when the interpreter ends, that fails and says so on the terminal.
+            llm.shutdown = lambda: None
         _kill(self._cores, self._family)
         self._cores, self._family = [], []
         self._first_token.cache_clear()
