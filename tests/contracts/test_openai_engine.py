@@ -23,6 +23,8 @@ from tilth.transforms.inference.engines.openai_answers import _wrapped, load_of,
 from tilth.transforms.inference.failures import CallFailed, EngineFailed
 from tilth.transforms.inference.requests import Completion, Request
 
+pytestmark = pytest.mark.slow  # servers, processes and databases are started
+
 T = TypeVar("T")
 KEY = "sk-loopback-0123456789abcdef"
 ASKED = ask("What is the capital of nowhere?", seed=3, max_tokens=64)

@@ -24,6 +24,8 @@ from tilth.transforms.inference.cache import FLUSH_S, CompletionCache
 from tilth.transforms.inference.requests import Completion
 from tilth.transforms.inference.usage import Usage
 
+pytestmark = pytest.mark.slow  # servers, processes and databases are started
+
 ANSWER = Completion("yes", "stop", 11, 1)
 SECRET = "said by nobody else 4711"
 # A commit that begins in time may take its time on a busy machine.

@@ -17,6 +17,8 @@ from tilth.transforms.inference.engines.pool import Pool
 from tilth.transforms.inference.failures import CallFailed, EngineDied, EngineFailed
 from tilth.transforms.inference.requests import Completion, Request, Sampling
 
+pytestmark = pytest.mark.slow  # servers, processes and databases are started
+
 T = TypeVar("T")
 
 

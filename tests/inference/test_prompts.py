@@ -529,16 +529,6 @@ def test_rendering_is_the_same_in_every_process() -> None:
     assert json.loads(said[0])[1]["content"].startswith("<<material ")
 
 
-def test_rendering_is_fast() -> None:
-    """10,000 rows of 1 KB render in a few seconds of CPU."""
-    prompt = Prompt.of("p", "1", system="You grade.", user="Grade this: {{ text }}")
-    text = ("Some <b>text</b> of a user [1], as it is. " * 30)[:1024]
-    started = time.process_time()
-    for at in range(10_000):
-        prompt.render({"text": f"{text}{at}"})
-    assert time.process_time() - started < 6
-
-
 @pytest.mark.parametrize(
     "text", ["<" * 200_000, "<\u2060" * 100_000, "<tool_" * 50_000, "<" + "a" * 200_000, "[" * 200_000]
 )

@@ -7,7 +7,6 @@ import heapq
 import math
 import random
 import selectors
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -643,37 +642,3 @@ def test_no_schedule_exceeds_the_limit_or_loses_a_slot(seed: int, limit: int) ->
             await asyncio.wait_for(window.acquire(), 1000)
 
     virtually(main)
-
-
-def test_the_gate_is_cheap() -> None:
-    """At least 50,000 slots a second are taken and given back."""
-
-    async def main() -> float:
-        window, rows = Window(64), 20_000
-        start = time.process_time()
-        for _ in range(rows):
-            await window.acquire()
-            window.release()
-        return rows / (time.process_time() - start)
-
-    assert max(asyncio.run(main()) for _ in range(3)) >= 50_000
-
-
-def test_waiters_are_let_in_cheaply() -> None:
-    """With a queue at the gate and the event loop's own work, at least 20,000 a second."""
-
-    async def main() -> float:
-        window, rows = Window(64), 20_000
-        left = iter(range(rows))
-
-        async def work() -> None:
-            for _ in left:
-                await window.acquire()
-                await asyncio.sleep(0)
-                window.release()
-
-        start = time.process_time()
-        await asyncio.gather(*(work() for _ in range(128)))
-        return rows / (time.process_time() - start)
-
-    assert max(asyncio.run(main()) for _ in range(3)) >= 20_000

@@ -19,6 +19,8 @@ from tilth.transforms.parts import Shard, read_part, write_part
 from tilth.transforms.shell import Runner
 from tilth.transforms.stage import Manifest, Stage, numbered, parts, run_stage, total
 
+pytestmark = pytest.mark.slow  # servers, processes and databases are started
+
 SCHEMA = (
     '{"type":"object","properties":{"ok":{"type":"boolean"},"n":{"type":"integer"}},"required":["ok","n"]}'
 )

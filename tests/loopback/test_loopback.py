@@ -13,6 +13,8 @@ import pytest
 
 from loopback import Loopback, expected_answer, prompt_hash, request_hash, serve
 
+pytestmark = pytest.mark.slow  # servers, processes and databases are started
+
 SCHEMA = {
     "type": "object",
     "properties": {
