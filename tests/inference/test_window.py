@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from tilth.transforms.inference.engines import Load
 from tilth.transforms.inference.window import Interval, Window, WindowConfig, WindowPolicy
 
+pytestmark = pytest.mark.slow  # hours of simulated time
+
 T = TypeVar("T")
 MEAN_SERVICE_S = 0.3 * math.exp(0.5)  # of a lognormal with median 0.3 s and sigma 1
 
