@@ -43,6 +43,19 @@ def ask(
     return Request(id=text, messages=[{"role": "user", "content": text}], sampling=sampling, **more)
 
 
+def used(engine: Engine, work: Callable[[Engine], Awaitable[T]]) -> T:
+    """Runs the work with an engine that is started for it, and closes it."""
+
+    async def run() -> T:
+        try:
+            await engine.start()
+            return await work(engine)
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
 class EngineContract:
     """Subclass it as `Test…` and give `make`; an engine that is slow to start may override `use` to share one."""
 
@@ -55,15 +68,7 @@ class EngineContract:
     def use(self, work: Callable[[Engine], Awaitable[T]]) -> T:
         """Runs the work with a started engine, and closes it."""
 
-        async def run() -> T:
-            engine = self.make()
-            try:
-                await engine.start()
-                return await work(engine)
-            finally:
-                await engine.close()
-
-        return asyncio.run(run())
+        return used(self.make(), work)
 
     def answers(self, requests: list[Request]) -> list[Completion]:
         """The answers, asked all at once."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar  # Any: settings of the server
 import orjson
 import pytest
 
-from contracts.engine_contract import SECRET, EngineContract, ask, told
+from contracts.engine_contract import SECRET, EngineContract, ask, told, used
 from loopback import Behaviour, Loopback, expected_answer, serve
 from tilth.schemas import ConfigError, Reason
 from tilth.transforms.inference.engines import Engine, EngineConfig, connect, identify
@@ -52,15 +52,7 @@ def _config(*servers: Loopback, **settings: Any) -> EngineConfig:
 
 
 def _with(config: EngineConfig, work: Callable[[Engine], Awaitable[T]]) -> T:
-    async def run() -> T:
-        engine = connect(config)
-        try:
-            await engine.start()
-            return await work(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(run())
+    return used(connect(config), work)
 
 
 def _answer(config: EngineConfig, request: Request = ASKED, timeout_s: float = 20.0) -> Completion:
