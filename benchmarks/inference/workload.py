@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))  # the loopback server is a part of the tests
 
 from loopback import Loopback  # noqa: E402
+from tilth.transforms.inference.accounting import used_of  # noqa: E402
 from tilth.transforms.inference.ask import Ask  # noqa: E402
 from tilth.transforms.inference.calling import Patience  # noqa: E402
 from tilth.transforms.inference.engines import EngineConfig, identify  # noqa: E402
@@ -94,10 +95,7 @@ def ask(
         started = time.perf_counter()
         manifests = run_stage(stage, tasks, execute)
         seconds = time.perf_counter() - started
-    usage = Usage()
-    for note in notes(stage, tasks):
-        usage.add(Usage(**{name: note[name] for name in Usage.__dataclass_fields__}))
-    return Run(seconds, manifests, usage)
+    return Run(seconds, manifests, used_of(notes(stage, tasks)))
 
 
 def raw(server: Loopback, frame: pl.DataFrame, window: int) -> float:

@@ -35,9 +35,7 @@ class Accounting:
 
 def account(model: str, told: Sequence[Mapping[str, Any]], spent: Usage, prices: Prices) -> Accounting:
     """The accounting of a run from what the lanes told in this sitting and what the run's account holds."""
-    used = Usage()
-    for note in told:
-        used.add(Usage(**{name: note[name] for name in _COUNTS}))
+    used = used_of(told)
     seconds = max((note["seconds"] for note in told), default=0.0)
     flow = {
         "seconds": round(seconds, 3),
@@ -45,6 +43,14 @@ def account(model: str, told: Sequence[Mapping[str, Any]], spent: Usage, prices:
         "mean_in_flight": round(sum(note["mean_in_flight"] for note in told), 1),
     }
     return Accounting(model, {**_counted(used, prices), **flow}, _counted(spent, prices))
+
+
+def used_of(told: Sequence[Mapping[str, Any]]) -> Usage:
+    """What the lanes used together, from what they told."""
+    used = Usage()
+    for note in told:
+        used.add(Usage(**{name: note[name] for name in _COUNTS}))
+    return used
 
 
 def tokens_per_s(used: Usage, seconds: float) -> float:
