@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
-from typing import Annotated, Any  # Any: rows and results on their way to JSON
+from typing import Annotated
 
 import typer
+
+from tilth.flows.options import (
+    BaseUrls,
+    Config,
+    DryRun,
+    EngineName,
+    Json,
+    MaxCalls,
+    MaxCost,
+    MaxTokens,
+    Model,
+    RunnerName,
+    Sets,
+    Workspace,
+    given_of,
+    print_json,
+    workspace_of,
+)
 
 app = typer.Typer(
     name="tilth",
@@ -25,50 +42,6 @@ app.add_typer(sources_app, name="sources")
 app.add_typer(catalog_app, name="catalog")
 cache_app = typer.Typer(no_args_is_help=True, help="See and prune the answers that models have given.")
 app.add_typer(cache_app, name="cache")
-
-Workspace = Annotated[
-    str | None, typer.Option("--workspace", "-w", help="Where runs and the catalog live (./tilth-workspace).")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
-Config = Annotated[
-    str | None, typer.Option("--config", help="A settings file (tilth.yaml, if there is one).")
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="One setting, as key=value: --set observed.pairs.min_rank_gap=2."),
-]
-
-
-RunnerName = Annotated[
-    str | None, typer.Option("--runner", help="local, processes, dask, or the name of a Beam runner.")
-]
-MaxCalls = Annotated[
-    int | None,
-    typer.Option("--max-calls", min=0, help="Stop before more calls than this, over all sittings."),
-]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-tokens", min=0, help="Stop at so many tokens of prompts and answers, over all sittings."
-    ),
-]
-MaxCost = Annotated[
-    float | None, typer.Option("--max-cost", min=0, help="Stop at this cost, by the prices in the settings.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would be read, asked and spent. Asks nothing.")
-]
-EngineName = Annotated[
-    str | None,
-    typer.Option(
-        "--engine", help="openai (any OpenAI-compatible server, vllm serve too) or vllm (in this process)."
-    ),
-]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name, or its folder.")]
-BaseUrls = Annotated[
-    list[str] | None,
-    typer.Option("--base-url", help="A server, as http://host:8000/v1; several are used as a pool."),
-]
 
 
 class Recipe(StrEnum):
@@ -115,21 +88,21 @@ def run(
     from tilth.flows.launch import launch, preview
     from tilth.flows.show import print_preview, print_result
 
-    caps = _given(max_calls=max_calls, max_tokens=max_tokens, max_cost=max_cost)
-    options = _given(
+    caps = given_of(max_calls=max_calls, max_tokens=max_tokens, max_cost=max_cost)
+    options = given_of(
         sources=source,
         format=shape,
         map=column_map,
         workspace=workspace,
-        runner=_given(name=runner),
+        runner=given_of(name=runner),
         caps=caps,
     )
     if dry_run:
         seen = preview(recipe.value, config, options, sets or [])
-        _print_json(seen) if as_json else print_preview(seen)
+        print_json(seen) if as_json else print_preview(seen)
         return
     result = launch(recipe.value, config, options, sets or [], quiet=as_json)
-    _print_json(result) if as_json else print_result(result, workspace)
+    print_json(result) if as_json else print_result(result, workspace)
 
 
 @app.command()
@@ -189,7 +162,7 @@ def ask(
     from tilth.flows.launch import launch_ask
     from tilth.flows.show import print_answers, print_forecast
 
-    asked = _given(
+    asked = given_of(
         prompt=prompt,
         system=system,
         choices=[choice.strip() for choice in choices.split(",")] if choices else None,
@@ -200,14 +173,14 @@ def ask(
         seed=seed,
         key=key,
     )
-    options = _given(
+    options = given_of(
         ask=asked,
-        engine=_given(kind=engine, model=model, revision=revision, base_urls=base_url),
-        caps=_given(max_calls=max_calls, max_tokens=max_tokens, max_cost=max_cost),
-        runner=_given(name=runner),
+        engine=given_of(kind=engine, model=model, revision=revision, base_urls=base_url),
+        caps=given_of(max_calls=max_calls, max_tokens=max_tokens, max_cost=max_cost),
+        runner=given_of(name=runner),
         workspace=workspace,
     )
-    errand = _given(input=input, output=output, prompt_file=prompt_file, schema_file=schema)
+    errand = given_of(input=input, output=output, prompt_file=prompt_file, schema_file=schema)
     told = launch_ask(
         {**errand, "dry_run": dry_run, "retry_failed": retry_failed},
         config,
@@ -216,7 +189,7 @@ def ask(
         quiet=as_json,
     )
     if as_json:
-        _print_json(told)
+        print_json(told)
     else:
         (print_forecast if told["status"] == "forecast" else print_answers)(told)
 
@@ -229,7 +202,7 @@ def demo(workspace: Workspace = None, as_json: Json = False) -> None:
     """
     from tilth.flows.demo import run_demo
 
-    run_demo(workspace, as_json, _print_json)
+    run_demo(workspace, as_json, print_json)
 
 
 @sources_app.command()
@@ -246,7 +219,7 @@ def inspect(
 
     found = inspections(uris, shape, column_map)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         print_inspections(found)
 
@@ -256,8 +229,8 @@ def list_datasets(workspace: Workspace = None, as_json: Json = False) -> None:
     """List the datasets of the workspace with their latest version and rows."""
     from tilth.flows.show import dataset_rows, print_rows
 
-    rows = dataset_rows(_workspace(workspace))
-    _print_json(rows) if as_json else print_rows(
+    rows = dataset_rows(workspace_of(workspace))
+    print_json(rows) if as_json else print_rows(
         rows, "no datasets yet: tilth demo makes some", hide=["snapshot_id"]
     )
 
@@ -271,8 +244,8 @@ def show(
     """Show a dataset: columns, versions, what it was made from, what its checks said."""
     from tilth.flows.show import describe, print_description
 
-    description = describe(_workspace(workspace), name)
-    _print_json(description) if as_json else print_description(description)
+    description = describe(workspace_of(workspace), name)
+    print_json(description) if as_json else print_description(description)
 
 
 @catalog_app.command()
@@ -285,8 +258,8 @@ def head(
     """Show the first rows of a dataset."""
     from tilth.flows.show import first_rows, print_records
 
-    records = first_rows(_workspace(workspace), name, rows)
-    _print_json(records) if as_json else print_records(records)
+    records = first_rows(workspace_of(workspace), name, rows)
+    print_json(records) if as_json else print_records(records)
 
 
 @catalog_app.command()
@@ -302,8 +275,8 @@ def query(
     """  # fmt: skip
     from tilth.flows.show import print_rows, query_rows
 
-    rows = query_rows(_workspace(workspace), sql)
-    _print_json(rows) if as_json else print_rows(rows, "no rows")
+    rows = query_rows(workspace_of(workspace), sql)
+    print_json(rows) if as_json else print_rows(rows, "no rows")
 
 
 @cache_app.command()
@@ -313,7 +286,7 @@ def stats(workspace: Workspace = None, config: Config = None, as_json: Json = Fa
     from tilth.flows.settings import load
 
     found = cache_stats(load(config, {"workspace": workspace}).answers_url())
-    _print_json(found) if as_json else print_cache_stats(found)
+    print_json(found) if as_json else print_cache_stats(found)
 
 
 @cache_app.command()
@@ -336,7 +309,7 @@ def prune(
 
     url = load(config, {"workspace": workspace}).answers_url()
     pruned = cache_prune(url, older_than, model, max_size, dry_run)
-    _print_json(pruned) if as_json else print_cache_prune(pruned)
+    print_json(pruned) if as_json else print_cache_prune(pruned)
 
 
 @app.command()
@@ -351,25 +324,10 @@ def check(
     """
     from tilth.flows.show import print_report, recheck
 
-    report = recheck(_workspace(workspace), name)
-    _print_json(report) if as_json else print_report(report)
+    report = recheck(workspace_of(workspace), name)
+    print_json(report) if as_json else print_report(report)
     if report["failed_critical"]:
         raise typer.Exit(3)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given: the others leave room for the environment and the settings file."""
-    return {name: value for name, value in options.items() if value is not None and value not in ([], {})}
-
-
-def _workspace(given: str | None) -> str:
-    from tilth.flows.settings import load
-
-    return load(options={"workspace": given}).workspace
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
 def _version(asked: bool) -> None:
@@ -399,7 +357,7 @@ def main() -> None:
         if not isinstance(error, TilthError):
             raise
         if "--json" in sys.argv:
-            _print_json({"error": type(error).__name__, "message": str(error)})
+            print_json({"error": type(error).__name__, "message": str(error)})
         typer.secho(f"error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         raise SystemExit(error.exit_code) from None
 

@@ -100,7 +100,26 @@ class Apart:
         return _number_of(frames[table], (pl.col(self.column) == pl.col(self.column).shift(1)).sum())
 
 
-Across = Unique | OneSplit | Resolves | SameSplit | Apart
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Counts rows whose `column` stands in rows of table `target` that are for training."""
+
+    metric: str
+    column: str
+    target: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The other tables that must be at hand."""
+        return (self.target,)
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many rows a model may have been trained on."""
+        trained = frames[self.target].filter(pl.col("split") == "train").select(self.column)
+        return _number_of(frames[table].join(trained, on=self.column, how="semi"), pl.len())
+
+
+Across = Unique | OneSplit | Resolves | SameSplit | Apart | HeldOut
 
 
 def _number_of(frame: pl.LazyFrame, count: pl.Expr) -> int:
@@ -113,6 +132,7 @@ _FROM_CONVERSATIONS: Final = (
     SameSplit("split_is_not_the_conversations"),
 )
 _FROM_FEEDBACK: Final = Resolves("feedback_ids_unresolved", "feedback_ids", "feedback")
+_FROM_JUDGMENTS: Final = Resolves("judgment_ids_unresolved", "judgment_ids", "judgments")
 
 ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
     "conversations": (
@@ -121,7 +141,13 @@ ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
         OneSplit("records_in_two_splits", "record_id"),
     ),
     "feedback": (_UNIQUE, *_FROM_CONVERSATIONS),
-    "pairs": (_UNIQUE, OneSplit("prompts_in_two_splits", "prompt_id"), *_FROM_CONVERSATIONS, _FROM_FEEDBACK),
+    "pairs": (
+        _UNIQUE,
+        OneSplit("prompts_in_two_splits", "prompt_id"),
+        *_FROM_CONVERSATIONS,
+        _FROM_FEEDBACK,
+        _FROM_JUDGMENTS,
+    ),
     "unpaired": (
         _UNIQUE,
         OneSplit("prompts_in_two_splits", "prompt_id"),
@@ -132,6 +158,26 @@ ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
     "rationales": (
         _UNIQUE,
         Resolves("pair_ids_unresolved", "pair_id", "pairs"),
+        *_FROM_CONVERSATIONS,
+        _FROM_FEEDBACK,
+    ),
+    "preferences": (_UNIQUE, *_FROM_CONVERSATIONS, _FROM_FEEDBACK),
+    "responses": (_UNIQUE, *_FROM_CONVERSATIONS),
+    "judgments": (
+        _UNIQUE,
+        Resolves("response_ids_unresolved", "response_ids", "responses"),
+        *_FROM_CONVERSATIONS,
+    ),
+    "ratings": (
+        _UNIQUE,
+        Resolves("response_ids_unresolved", "response_id", "responses"),
+        *_FROM_CONVERSATIONS,
+        _FROM_JUDGMENTS,
+    ),
+    "evaluation": (
+        _UNIQUE,
+        Unique("duplicate_prompts", "prompt_id"),
+        HeldOut("prompts_in_training_pairs", "prompt_id", "pairs"),
         *_FROM_CONVERSATIONS,
         _FROM_FEEDBACK,
     ),

@@ -17,7 +17,14 @@ from typing import Final
 import polars as pl
 
 from tilth.schemas.errors import Reason
-from tilth.schemas.labels import DIALOGUE_STATES, DSAT, SAT
+from tilth.schemas.labels import (
+    DIALOGUE_STATES,
+    DSAT,
+    JUDGMENT_KINDS,
+    JUDGMENT_VERDICTS,
+    RESPONSE_ROLES,
+    SAT,
+)
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 SPLITS: Final = ("train", "validation", "test")
@@ -25,7 +32,10 @@ POLARITIES: Final = ("positive", "negative")
 POSITIVE_LABELS: Final = (*SAT, "thumbs_up")
 NEGATIVE_LABELS: Final = (*DSAT, "thumbs_down")
 METHODS: Final = ("rules", "observed", "reaction", "model")
-ORIGINS: Final = ("observed_recovery", "human_rank", "reaction")
+OBSERVED_ORIGINS: Final = ("observed_recovery", "human_rank", "reaction")
+JUDGED_ORIGINS: Final = ("expert", "on_policy", "rated", "best_of_n")
+ORIGINS: Final = (*OBSERVED_ORIGINS, *JUDGED_ORIGINS)
+GUIDED_ORIGINS: Final = ("observed_recovery", "expert", "on_policy")  # those that rest on what a user said
 RATIONALE_KINDS: Final = ("user_complaint",)
 PAYLOAD_BYTES: Final = 65_536
 DETAIL_CHARS: Final = 500
@@ -318,8 +328,10 @@ def _pairs() -> Contract:
             "conversation_id_malformed": _malformed("conversation_id"),
             # Ranked siblings rest on the ranks of their conversation, not on signals.
             "feedback_ids_empty": (
-                (pl.col("origin") == "observed_recovery")
-                & (pl.col("feedback_ids").list.len().fill_null(0) == 0)
+                pl.col("origin").is_in(GUIDED_ORIGINS) & (pl.col("feedback_ids").list.len().fill_null(0) == 0)
+            ),
+            "judgment_ids_empty": (
+                pl.col("origin").is_in(JUDGED_ORIGINS) & (pl.col("judgment_ids").list.len().fill_null(0) == 0)
             ),
         },
         facts={
@@ -396,6 +408,141 @@ def _rationales() -> Contract:
     )
 
 
+def _empty_texts(column: str) -> pl.Expr:
+    """No texts, or a blank one among them."""
+    return _none(column) | _some(column, pl.element().str.strip_chars() == "")
+
+
+def _preferences() -> Contract:
+    return Contract(
+        defects={
+            **_row_defects(),
+            "prompt_id_malformed": _malformed("prompt_id"),
+            "preferences_empty": _empty_texts("preferences"),
+            "target_negative": pl.col("target_index") < 0,
+            "feedback_ids_empty": pl.col("feedback_ids").list.len().fill_null(0) == 0,
+            "method_unknown": _unknown("method", METHODS),
+            "prompt_version_null": pl.col("prompt_version").is_null(),
+            "conversation_id_malformed": _malformed("conversation_id"),
+        },
+        facts={"held_out": pl.col("split") != "train"},
+        numbers={"statements": pl.col("preferences").list.len().cast(pl.Int64)},
+    )
+
+
+def _responses() -> Contract:
+    return Contract(
+        defects={
+            **_row_defects(),
+            **_prompt(),
+            **_messages("prompt", "completion"),
+            "completion_empty": _speechless("completion"),
+            "completion_not_a_reply": _reply("completion"),
+            "role_unknown": _unknown("role", RESPONSE_ROLES),
+            "model_null": (pl.col("role") != "logged") & pl.col("model").is_null(),
+            "guided_null": pl.col("guided").is_null(),
+            "method_unknown": _unknown("method", METHODS),
+            "conversation_id_malformed": _malformed("conversation_id"),
+        },
+        facts={
+            "flagged": pl.col("flags").list.len() > 0,
+            "moderated": pl.col("flags").is_not_null(),
+            "guided": pl.col("guided"),
+        },
+        numbers={"completion_chars": _chars("completion")},
+    )
+
+
+def _judgments() -> Contract:
+    places, replies = pl.col("order"), pl.col("response_ids")
+    sides = replies.list.len()
+    failed, verdict = pl.col("verdict") == "failed", pl.col("verdict")
+    by_kind = (
+        pl.when(pl.col("kind") == "pairwise")
+        .then(~verdict.is_in(("win", "loss", "tie", "failed")))
+        .when(pl.col("kind") == "pointwise")
+        .then(~verdict.is_in(("rated", "failed")))
+        .otherwise(~verdict.is_in(("ranked", "failed")))
+    )
+    first, second = (pl.col("scores").list.get(n, null_on_oob=True) for n in (0, 1))
+    against = ((verdict == "win") & (first <= second)) | ((verdict == "loss") & (first >= second))
+    return Contract(
+        defects={
+            "id_malformed": _malformed("id"),
+            "split_unknown": _unknown("split", SPLITS),
+            "item_id_malformed": _malformed("item_id"),
+            "kind_unknown": _unknown("kind", JUDGMENT_KINDS),
+            "verdict_unknown": _unknown("verdict", JUDGMENT_VERDICTS),
+            "verdict_not_of_its_kind": by_kind,
+            "judge_null": pl.col("judge").is_null() | pl.col("model").is_null(),
+            "prompt_version_null": pl.col("prompt_version").is_null(),
+            "protocol_malformed": _malformed("protocol"),
+            "order_is_no_permutation": places.list.sort() != pl.int_ranges(0, sides, dtype=pl.Int32),
+            "replies_not_of_the_kind": (
+                ((pl.col("kind") == "pairwise") & (sides != 2))
+                | ((pl.col("kind") == "pointwise") & (sides != 1))
+            ),
+            "scores_missing": ~failed & (pl.col("scores").list.len().fill_null(0) != sides),
+            "scores_of_a_failure": failed & pl.col("scores").is_not_null(),
+            "verdict_against_scores": ((pl.col("kind") == "pairwise") & against).fill_null(False),
+            "reason_missing": failed & pl.col("reason").is_null(),
+            "method_unknown": _unknown("method", METHODS),
+            "conversation_id_malformed": _malformed("conversation_id"),
+        },
+        facts={
+            "failed": failed,
+            "tie": verdict == "tie",
+            "first_shown_preferred": (verdict == "win") & (places.list.first() == 0)
+            | (verdict == "loss") & (places.list.first() == 1),
+        },
+        numbers={"text_chars": pl.col("text").str.len_chars().fill_null(0).cast(pl.Int64)},
+    )
+
+
+def _ratings() -> Contract:
+    rating = pl.element().struct.field("rating")
+    return Contract(
+        defects={
+            **_row_defects(),
+            **_prompt(),
+            **_messages("prompt", "completion"),
+            "completion_empty": _speechless("completion"),
+            "completion_not_a_reply": _reply("completion"),
+            "attributes_empty": pl.col("attributes").list.len().fill_null(0) == 0,
+            "attribute_not_finite": _some("attributes", ~rating.is_finite()),
+            "rating_not_finite": ~pl.col("rating").is_finite(),
+            "response_id_malformed": _malformed("response_id"),
+            "judgment_ids_empty": pl.col("judgment_ids").list.len().fill_null(0) == 0,
+            "method_unknown": _unknown("method", METHODS),
+            "conversation_id_malformed": _malformed("conversation_id"),
+        },
+        facts={"held_out": pl.col("split") != "train"},
+        numbers={"rating": pl.col("rating"), "completion_chars": _chars("completion")},
+    )
+
+
+def _evaluation() -> Contract:
+    return Contract(
+        defects={
+            **_row_defects(),
+            **_prompt(),
+            **_messages("prompt", "reference"),
+            "checklist_empty": _empty_texts("checklist"),
+            "reference_not_a_reply": _reply("reference"),
+            "cluster_negative": pl.col("cluster") < 0,
+            "distance_outside": ~pl.col("distance").is_between(0, 2),
+            "in_training": pl.col("split") == "train",
+            "feedback_ids_empty": pl.col("feedback_ids").list.len().fill_null(0) == 0,
+            "method_unknown": _unknown("method", METHODS),
+            "conversation_id_malformed": _malformed("conversation_id"),
+        },
+        numbers={
+            "prompt_chars": _chars("prompt"),
+            "statements": pl.col("checklist").list.len().cast(pl.Int64),
+        },
+    )
+
+
 def _quarantine() -> Contract:
     return Contract(
         defects={
@@ -419,5 +566,10 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
     "pairs": _pairs(),
     "unpaired": _unpaired(),
     "rationales": _rationales(),
+    "preferences": _preferences(),
+    "responses": _responses(),
+    "judgments": _judgments(),
+    "ratings": _ratings(),
+    "evaluation": _evaluation(),
     "quarantine": _quarantine(),
 }

@@ -104,6 +104,17 @@ class Reason(StrEnum):
     CORRECT_REFUSAL = "correct_refusal"
     PROMPT_NOT_FROM_USER = "prompt_not_from_user"
     SPLIT_LEAK = "split_leak"
+    # what a model said of a conversation
+    EVIDENCE_NOT_FOUND = "evidence_not_found"
+    TARGET_NOT_FOUND = "target_not_found"
+    # replies of models, and what judges said of them
+    MODERATED = "moderated"
+    NO_CANDIDATE = "no_candidate"
+    JUDGES_PREFER_REJECTED = "judges_prefer_rejected"
+    JUDGES_TIED = "judges_tied"
+    JUDGES_INCONSISTENT = "judges_inconsistent"
+    JUDGES_FAILED = "judges_failed"
+    CONSTRAINT_VIOLATED = "constraint_violated"
     # answers of a model
     REQUEST_REFUSED = "request_refused"
     TOO_LONG = "too_long"

@@ -31,3 +31,9 @@ DSAT: Final = (
 )
 REACTIONS: Final = ("thumbs_up", "thumbs_down")
 DIALOGUE_STATES: Final = ("closing", "refinement", "new_request", "feedback", "continuation")
+
+# Judging: what one judgment may say, and what may come of all judgments of one item.
+JUDGMENT_KINDS: Final = ("pairwise", "pointwise", "listwise")
+JUDGMENT_VERDICTS: Final = ("win", "loss", "tie", "rated", "ranked", "failed")
+VERDICTS: Final = ("win", "loss", "tie", "inconsistent", "failed")
+RESPONSE_ROLES: Final = ("logged", "expert", "on_policy", "plain", "policy")

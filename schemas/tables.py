@@ -67,14 +67,15 @@ _PAIRS = {
     "chosen": MESSAGES,
     "rejected": MESSAGES,
     "tool_calls_json": TEXT,  # of the prompt's messages
-    "origin": TEXT,  # observed_recovery | human_rank | reaction
+    "origin": TEXT,  # observed_recovery | human_rank | reaction | expert | on_policy | rated | best_of_n
     "chosen_score": NUMBER,
     "rejected_score": NUMBER,
     "margin": NUMBER,  # chosen_score - rejected_score, > 0
     "verdict": TEXT,
     "user_preferences": _list(TEXT),
     "feedback_ids": _list(TEXT),
-    "conversation_id": TEXT,  # where the chosen reply stands
+    "judgment_ids": _list(TEXT),  # what judges said of its two sides; null where none was asked
+    "conversation_id": TEXT,  # where the chosen reply stands; for replies of models, where the prompt does
     "models": _struct(chosen=TEXT, rejected=TEXT),
     "method": TEXT,
     "split": TEXT,
@@ -105,6 +106,80 @@ _RATIONALES = {
     "method": TEXT,
     "split": TEXT,
 }
+_PREFERENCES = {
+    "id": TEXT,
+    "prompt_id": TEXT,
+    "target_index": INDEX,  # the reply that the feedback is about
+    "preferences": _list(TEXT),  # short statements of what the user wants of a reply
+    "feedback_ids": _list(TEXT),
+    "model": TEXT,  # what wrote them down
+    "prompt_version": TEXT,
+    "conversation_id": TEXT,
+    "method": TEXT,
+    "split": TEXT,
+}
+_RESPONSES = {
+    "id": TEXT,
+    "prompt_id": TEXT,
+    "prompt": MESSAGES,
+    "completion": MESSAGES,
+    "role": TEXT,  # logged | expert | on_policy | plain | policy
+    "sample_index": INDEX,
+    "model": TEXT,  # what answered; null where the log does not say
+    "guided": pa.bool_(),  # whether the model saw the user's preferences, which the prompt does not hold
+    "flags": _list(TEXT),  # what moderation found; empty for nothing, null where it was not asked
+    "conversation_id": TEXT,
+    "method": TEXT,
+    "split": TEXT,
+}
+_JUDGMENTS = {
+    "id": TEXT,
+    "item_id": TEXT,  # what was judged: prompt, replies and checklist; shared by all judgments of it
+    "kind": TEXT,  # pairwise | pointwise | listwise
+    "judge": TEXT,  # its name in the panel
+    "model": TEXT,  # what answered: model and revision
+    "prompt_version": TEXT,
+    "protocol": TEXT,  # fingerprint of the protocol, which the version's properties hold
+    "order": _list(INDEX),  # places of `response_ids` as they were shown
+    "sample_index": INDEX,
+    "attribute": TEXT,  # what was rated; null for the whole
+    "verdict": TEXT,  # win | loss | tie of the first of `response_ids`; rated | ranked; failed
+    "scores": _list(NUMBER),  # in the order of `response_ids`; null where failed
+    "text": TEXT,  # the evidence, written before the verdict
+    "reason": TEXT,  # why it failed, a `Reason`
+    "response_ids": _list(TEXT),
+    "prompt_id": TEXT,
+    "conversation_id": TEXT,
+    "method": TEXT,
+    "split": TEXT,
+}
+_RATINGS = {
+    "id": TEXT,
+    "prompt_id": TEXT,
+    "prompt": MESSAGES,
+    "completion": MESSAGES,
+    "model": TEXT,
+    "attributes": _list(_struct(name=TEXT, rating=NUMBER)),  # those that could be rated
+    "rating": NUMBER,  # the mean of the attributes
+    "response_id": TEXT,
+    "judgment_ids": _list(TEXT),
+    "conversation_id": TEXT,
+    "method": TEXT,
+    "split": TEXT,
+}
+_EVALUATION = {
+    "id": TEXT,
+    "prompt_id": TEXT,
+    "prompt": MESSAGES,
+    "checklist": _list(TEXT),  # what the user wants of a reply
+    "reference": MESSAGES,  # the logged reply that the user was dissatisfied with
+    "cluster": INDEX,
+    "distance": NUMBER,  # cosine distance to the cluster's centroid, [0, 2]
+    "feedback_ids": _list(TEXT),
+    "conversation_id": TEXT,
+    "method": TEXT,
+    "split": TEXT,
+}
 _QUARANTINE = {
     "id": TEXT,
     "source": TEXT,
@@ -124,6 +199,11 @@ TABLES: Final[dict[str, pa.Schema]] = {
         "pairs": _PAIRS,
         "unpaired": _UNPAIRED,
         "rationales": _RATIONALES,
+        "preferences": _PREFERENCES,
+        "responses": _RESPONSES,
+        "judgments": _JUDGMENTS,
+        "ratings": _RATINGS,
+        "evaluation": _EVALUATION,
         "quarantine": _QUARANTINE,
     }.items()
 }

@@ -47,7 +47,16 @@ from tilth.schemas import BadInput, ConfigError, NotFound, fingerprint
 from tilth.schemas.contracts import ROLES
 from tilth.transforms.inference.control_tokens import neutralise, restore
 
-__all__ = ["NOTICE", "Prompt", "Trusted", "as_chat", "load_prompt", "neutralise", "restore"]
+__all__ = [
+    "NOTICE",
+    "Prompt",
+    "Trusted",
+    "as_chat",
+    "load_prompt",
+    "neutralise",
+    "packaged_prompt",
+    "restore",
+]
 
 NOTICE: Final = (
     "Some of the text stands between <<material CODE>> and <</material CODE>> with the same code; a word after the "
@@ -174,6 +183,14 @@ def load_prompt(path: str | Path) -> Prompt:
     for role, body, line in sections:
         _message(role, body, f"{path}, {role}", line - 1)
     return Prompt(head["id"], head["version"], tuple((role, body) for role, body, _ in sections))
+
+
+def packaged_prompt(package: str, name: str) -> Prompt:
+    """The prompt in `prompts/<name>.md` of a package. Raises `NotFound`, or `ConfigError` naming the line."""
+    from importlib import resources
+
+    with resources.as_file(resources.files(package).joinpath("prompts", f"{name}.md")) as path:
+        return load_prompt(path)
 
 
 def as_chat(messages: Iterable[Mapping[str, object]]) -> list[dict[str, str]]:
