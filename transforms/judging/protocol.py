@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tilth.schemas import ConfigError, fingerprint
-from tilth.transforms.inference.prompts import Prompt
+from tilth.transforms.inference.prompts import Prompt, load_prompt, packaged_prompt
 from tilth.transforms.inference.requests import Sampling
 
 Kind = Literal["pairwise", "pointwise", "listwise"]
@@ -140,3 +140,65 @@ class Protocol:
     def weights(self) -> dict[str, float]:
         """The panel's weights by judge."""
         return {judge.name: judge.weight for judge in self.judges}
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How a recipe judges, as plain settings.
+
+    Args:
+        judges: the panel, each `name` or `name=weight`; a name is an entry of `engines`, or a model of the engine.
+        evidences: samples per order; see `Protocol`.
+        temperature: of the samples.
+        answer_tokens: the longest judgment.
+        rule: see `Aggregation`.
+        tie_margin: see `Aggregation`.
+        person_share: see `Aggregation`.
+        low: the smallest score.
+        high: the largest.
+        rotations: listwise: in how many orders the list is shown.
+        prompt_file: a template of your own in place of the packaged one.
+    """
+
+    judges: tuple[str, ...] = ("judge",)
+    evidences: int = 1
+    temperature: float = 0.0
+    answer_tokens: int = 1024
+    rule: Literal["both_orders", "mean"] = "both_orders"
+    tie_margin: float = 0.0
+    person_share: float = 0.2
+    low: int = 1
+    high: int = 10
+    rotations: int = 2
+    prompt_file: str = ""
+
+    def pairwise(self, seed: int = 0) -> Protocol:
+        """The protocol for pairs. Raises `ConfigError` for settings that cannot be meant."""
+        return self._protocol("pairwise", "pairwise", (), seed)
+
+    def rating(self, attributes: tuple[tuple[str, str], ...], seed: int = 0) -> Protocol:
+        """The protocol that rates lists of replies in these attributes: (name, what it means)."""
+        return self._protocol("listwise", "rating", attributes, seed)
+
+    def _protocol(
+        self, kind: Kind, prompt: str, attributes: tuple[tuple[str, str], ...], seed: int
+    ) -> Protocol:
+        asked = (
+            load_prompt(self.prompt_file)
+            if self.prompt_file
+            else packaged_prompt("tilth.transforms.judging", prompt)
+        )
+        return Protocol(
+            prompt=asked,
+            judges=tuple(Judge.of(text) for text in self.judges),
+            kind=kind,
+            evidences=self.evidences,
+            temperature=self.temperature,
+            answer_tokens=self.answer_tokens,
+            low=self.low,
+            high=self.high,
+            attributes=attributes,
+            rotations=self.rotations,
+            aggregation=Aggregation(self.rule, self.tie_margin, self.person_share),
+            seed=seed,
+        )
