@@ -69,3 +69,40 @@ def votes_of(judgments: pl.DataFrame) -> pl.DataFrame:
     if twice:
         raise BadInput("judgments", found=f"{twice} votes that stand there twice", wanted="each vote once")
     return votes
+
+
+def checked(votes: pl.DataFrame) -> pl.DataFrame:
+    """`votes` as `VOTES`, sorted by item, judge, order and sample: what follows does not depend on their order.
+
+    Raises `BadInput`, with counts, for a vote that stands there twice, one without item, judge, order or sample, an
+    unknown verdict, half a pair of scores, scores of a failed vote, and a verdict that its own scores contradict.
+    """
+    rows = votes.select(pl.col(name).cast(kind) for name, kind in VOTES.items())
+    given, failed = pl.col("score_a").is_not_null(), pl.col("verdict") == "failed"
+    difference = pl.col("score_a") - pl.col("score_b")
+    defects = {
+        "not named": pl.any_horizontal(pl.col(*_KEYS).is_null()),
+        "shown first: neither 0 nor 1": ~pl.col("first").is_in((0, 1)),
+        "of an unknown verdict": ~pl.col("verdict").is_in(_SIGNS).fill_null(value=False),
+        "with half a pair of scores": given != pl.col("score_b").is_not_null(),
+        "failed, and scored": failed & given,
+        "with scores that are no numbers": ~difference.is_finite(),
+        "with a verdict that its scores contradict": ~failed & (difference.sign() != sign("verdict")),
+    }
+    counts = rows.select(flag.fill_null(value=False).sum().alias(name) for name, flag in defects.items())
+    found = {name: count for name, count in counts.row(0, named=True).items() if count}
+    if twice := rows.height - rows.select(_KEYS).n_unique() if rows.height else 0:
+        found["that stand there twice"] = twice
+    if found:
+        said = "; ".join(f"{count} {name}" for name, count in found.items())
+        raise BadInput("votes of judges", found=said, wanted="each vote once, whole, in line with its scores")
+    return rows.sort(_KEYS)
+
+
+def sign(column: str) -> pl.Expr:
+    """A verdict as a number: win 1, loss -1, tie 0; null for anything else."""
+    return pl.col(column).replace_strict(_SIGNS, default=None, return_dtype=pl.Int8)
+
+
+_KEYS: Final = ("item_id", "judge", "first", "sample_index")
+_SIGNS: Final = {"win": 1, "loss": -1, "tie": 0, "failed": None}
