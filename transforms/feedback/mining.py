@@ -65,6 +65,24 @@ class Mined(NamedTuple):
     passed_over: pl.DataFrame
 
 
+class Heard(NamedTuple):
+    """What the rules make of a frame of conversations in one reading."""
+
+    mined: Mined
+    scores: pl.DataFrame  # as `score_turns` gives them, of the English conversations alone
+    english: pl.Series  # one boolean a conversation
+
+
+def hear(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRules()) -> Heard:  # noqa: B008  (frozen)
+    """What `mine` and, for English, `score_turns` find, at the cost of one of them."""
+    spoken_in = languages(conversations)
+    is_english = (spoken_in == "en").alias("english")
+    english = conversations.filter(is_english)
+    turns, signals = _read(english, rules)
+    mined = Mined(_emitted(english, turns, signals, rules), _passed_over(spoken_in))
+    return Heard(mined, _scored(english, turns, signals), is_english)
+
+
 def mine(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRules()) -> Mined:  # noqa: B008  (frozen)
     """Finds the feedback in English conversations; counts the others by language.
 
@@ -78,14 +96,8 @@ def mine(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRules()) ->
         `passed_over`: columns language and conversations.
     """
     spoken_in = languages(conversations)
-    other = (
-        spoken_in.filter(spoken_in != "en").alias("language").value_counts(name="conversations", sort=False)
-    )
     english = conversations.filter(spoken_in == "en")
-    turns = user_turns(english, rules)
-    signals = _signals(_hits(turns, rules), rules)
-    kept = signals.filter(pl.col("strength") >= rules.min_strength)
-    return Mined(_rows(english, turns, kept), other.sort("language"))
+    return Mined(_emitted(english, *_read(english, rules), rules), _passed_over(spoken_in))
 
 
 def score_turns(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRules()) -> pl.DataFrame:  # noqa: B008
@@ -95,8 +107,27 @@ def score_turns(conversations: pl.DataFrame, rules: FeedbackRules = FeedbackRule
     message_index, sat and dsat in [0, 1), labels. Scores of 0.3 and more agree with the strengths of `mine` up to the
     small prior that orders turns without any signal.
     """
+    return _scored(conversations, *_read(conversations, rules))
+
+
+def _read(conversations: pl.DataFrame, rules: FeedbackRules) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """User turns and the signals in them."""
     turns = user_turns(conversations, rules)
-    signals = _signals(_hits(turns, rules), rules)
+    return turns, _signals(_hits(turns, rules), rules)
+
+
+def _passed_over(spoken_in: pl.Series) -> pl.DataFrame:
+    other = spoken_in.filter(spoken_in != "en").alias("language")
+    return other.value_counts(name="conversations", sort=False).sort("language")
+
+
+def _emitted(
+    conversations: pl.DataFrame, turns: pl.DataFrame, signals: pl.DataFrame, rules: FeedbackRules
+) -> pl.DataFrame:
+    return _rows(conversations, turns, signals.filter(pl.col("strength") >= rules.min_strength))
+
+
+def _scored(conversations: pl.DataFrame, turns: pl.DataFrame, signals: pl.DataFrame) -> pl.DataFrame:
     sides = [_side(signals, "positive", "sat"), _side(signals, "negative", "dsat")]
     scored = turns
     for side in sides:
@@ -331,7 +362,7 @@ def _faintly_pleased() -> pl.Expr:
 
 def _rows(conversations: pl.DataFrame, turns: pl.DataFrame, signals: pl.DataFrame) -> pl.DataFrame:
     about = turns.select(pl.exclude("turn").gather(signals.get_column("turn")))
-    rows = pl.concat([signals, about], how="horizontal").with_columns(_on_refusal(), dialogue_state())
+    rows = pl.concat([signals, about], how="horizontal").with_columns(on_refusal(), dialogue_state())
     return feedback_rows(rows.with_columns(_quotes(rows)), conversations, "rules")
 
 
@@ -346,8 +377,10 @@ def _quotes(rows: pl.DataFrame) -> pl.Series:
     return listed.get_column("evidence")
 
 
-def _on_refusal() -> pl.Expr:
+def on_refusal() -> pl.Expr:
     """A complaint about what looks like a right refusal: by policy, of a harmful request, or a decision not to help.
+
+    Reads `polarity` and, of the columns of `user_turns`, request, spoken, ends and refused.
 
     An inability ("I can't find", "I can't access") is none. Where it is unclear the reply counts as a refusal: that
     costs a label, the other mistake would teach a model to comply.

@@ -9,17 +9,20 @@ from tilth.schemas.ids import messages_key
 from tilth.transforms.feedback.rules import VERSION
 
 
-def feedback_rows(signals: pl.DataFrame, conversations: pl.DataFrame, method: str) -> pl.DataFrame:
+def feedback_rows(
+    signals: pl.DataFrame, conversations: pl.DataFrame, method: str, version: str = VERSION
+) -> pl.DataFrame:
     """Signals as rows of the table `feedback`, with a boolean `owned`, in the order of conversation, turn and polarity.
 
     Args:
         signals: columns of the table that the method fills, and `row`, the position in `conversations`.
         conversations: id, record_id, messages, owned_from and split are read.
-        method: rules or reaction.
+        method: rules, reaction or model.
+        version: of the method.
     """
     of = conversations.select("record_id", "messages", "owned_from", "split", conversation_id="id")
     rows = pl.concat([signals, of.select(pl.all().gather(signals.get_column("row")))], how="horizontal")
-    rows = rows.with_columns(method=pl.lit(method), method_version=pl.lit(VERSION))
+    rows = rows.with_columns(method=pl.lit(method), method_version=pl.lit(version))
     owned = (rows.get_column("message_index") >= rows.get_column("owned_from")).alias("owned")
     columns = [name for name in polars_schema("feedback") if name in rows.columns]
     table = conform(rows.select(columns).with_columns(_ids(rows)), "feedback").with_columns(owned)

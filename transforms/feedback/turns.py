@@ -26,9 +26,7 @@ def user_turns(conversations: pl.DataFrame, rules: FeedbackRules) -> pl.DataFram
     turns = _with_text(placed).with_row_index("turn")
     turns = turns.with_columns(spoken(turns.get_column("content"), rules), *repeated(placed, turns, rules))
     return (
-        turns.with_columns(_ends(pl.col("reply")).alias("ends"))
-        .with_columns(_facts())
-        .drop("reply", "answer")
+        turns.with_columns(ends(pl.col("reply")).alias("ends")).with_columns(_facts()).drop("reply", "answer")
     )
 
 
@@ -94,7 +92,7 @@ def _facts() -> list[pl.Expr]:
     ]
 
 
-def _ends(reply: pl.Expr) -> pl.Expr:
+def ends(reply: pl.Expr) -> pl.Expr:
     """The reply in lower case; of a long one the head and the tail."""
     cut = pl.concat_str(reply.str.head(_REPLY_EDGE), pl.lit("\n"), reply.str.tail(_REPLY_EDGE))
     short = reply.str.len_bytes() <= 2 * _REPLY_EDGE
