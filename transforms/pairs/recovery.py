@@ -15,13 +15,13 @@ from tilth.transforms.pairs.candidates import Objection, Ruled, replies, rule_pa
 from tilth.transforms.pairs.constraints import new_words
 from tilth.transforms.pairs.policy import PairPolicy
 from tilth.transforms.pairs.sentences import sentences
-from tilth.transforms.pairs.standing import opinions, says, thumbs
+from tilth.transforms.pairs.standing import opinions, says, thumbs, worded
 
 
 def recovery_pairs(conversations: pl.DataFrame, feedback: pl.DataFrame, policy: PairPolicy) -> Ruled:
     """Pairs of origin `observed_recovery`: the first satisfying reply over one that was complained about.
 
-    A candidate is a reply with a complaint (method `rules`, at least `min_recovery`; a thumb alone says
+    A candidate is a reply with a complaint (in words, at least `min_recovery`; a thumb alone says
     nothing about what came next) and the first later reply of the same conversation with clear satisfaction,
     with no new request and at most `max_turns_between` user turns between them. It is dropped as
     `correct_refusal` when the complaint is about what looks like a correct refusal, as `contradictory` when
@@ -49,13 +49,16 @@ def _recoveries(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
     return _same_request(first, signals).with_columns(
         feedback_ids=pl.col("complaint_ids").list.set_union("praise_ids").list.sort(),
         contradictory=pl.col("rejected_praised") | pl.col("chosen_blamed"),
+        method=pl.when(pl.col("complaint_modelled") | pl.col("praise_modelled"))
+        .then(pl.lit("model"))
+        .otherwise(pl.lit("rules")),
     )
 
 
 def _blamed(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
     clear = (pl.col("polarity") == "negative") & (pl.col("strength") >= policy.min_recovery)
     return (
-        signals.filter((pl.col("method") == "rules") & clear)
+        signals.filter(worded() & clear)
         .group_by("conversation_id", "index")
         .agg(
             rejected_key=pl.col("reply_key").first(),
@@ -63,13 +66,14 @@ def _blamed(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
             rejected_praised=pl.col("praised").any(),
             on_refusal=pl.col("on_refusal").fill_null(False).any(),
             complaint_ids=pl.col("id").unique().sort(),
+            complaint_modelled=(pl.col("method") == "model").any(),
         )
     )
 
 
 def _praised(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
     satisfied = says((*policy.satisfied_labels, *policy.better_labels))
-    words = (pl.col("method") == "rules") & satisfied & (pl.col("strength") >= policy.min_recovery)
+    words = worded() & satisfied & (pl.col("strength") >= policy.min_recovery)
     thumb = thumbs() & (pl.col("strength") >= policy.min_reaction)
     return (
         signals.filter((pl.col("polarity") == "positive") & (words | thumb))
@@ -79,6 +83,7 @@ def _praised(signals: pl.DataFrame, policy: PairPolicy) -> pl.DataFrame:
             chosen_score=pl.col("strength").max(),
             chosen_blamed=pl.col("blamed").any(),
             praise_ids=pl.col("id").unique().sort(),
+            praise_modelled=(pl.col("method") == "model").any(),
         )
     )
 
@@ -117,7 +122,7 @@ def _corrections(feedback: pl.DataFrame, candidates: pl.DataFrame, policy: PairP
     """The sentences in which the user corrects facts between the replies, joined, by candidate."""
     spans = candidates.select("conversation_id", "rejected_key", "between", begins="index", ends="chosen_at")
     quotes = (
-        feedback.filter((pl.col("method") == "rules") & says(policy.correction_labels))
+        feedback.filter(worded() & says(policy.correction_labels))
         .select("conversation_id", "message_index", "evidence")
         .explode("evidence", empty_as_null=True)
         .unnest("evidence")
@@ -137,7 +142,6 @@ def _measured(candidates: pl.DataFrame, corrections: pl.DataFrame, policy: PairP
     rows = candidates.join(corrections, on=keys, how="left", maintain_order="left")
     return rows.hstack(new_words(_texts(rows, policy))).with_columns(
         origin=pl.lit("observed_recovery"),
-        method=pl.lit("rules"),
         models=pl.struct(chosen="model", rejected="model"),
     )
 

@@ -7,11 +7,16 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from tilth.schemas import Reason
+from tilth.schemas.contracts import JUDGED_ORIGINS
 from tilth.transforms.hygiene import id_hashes
 from tilth.transforms.pairs.candidates import normalised, quarantined
 from tilth.transforms.pairs.spread import shuffled, spread
 
-_PRIORITY: Final = {"human_rank": 0, "reaction": 1, "observed_recovery": 2}
+# What people did comes before what they said, and that before what models made of it.
+_PRIORITY: Final = {
+    origin: place
+    for place, origin in enumerate(("human_rank", "reaction", "observed_recovery", *JUDGED_ORIGINS))
+}
 _SPLITS: Final = {"train": 0, "validation": 1, "test": 2}
 _PAYLOADS: Final = {
     "pairs": ["origin", "conversation_id", "prompt", "chosen", "rejected"],
@@ -51,8 +56,8 @@ def settle(pairs: pl.DataFrame, unpaired: pl.DataFrame, rationales: pl.DataFrame
        tie); the others are dropped as `split_leak`. They are not moved, because then a user would be in two
        splits.
     3. Duplicates: of one pair, the evidence of the strongest origin stays (`human_rank`, `reaction`,
-       `observed_recovery`), then the smallest conversation id; of one label, the largest weight. The others
-       are dropped as `duplicate`.
+       `observed_recovery`, then those that judges decided), then the smallest conversation id; of one label,
+       the largest weight. The others are dropped as `duplicate`.
 
     Cycles of three or more pairs (a > b > c > a) are left: rankings by several people hold them.
 

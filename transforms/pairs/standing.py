@@ -50,6 +50,11 @@ def says(labels: tuple[str, ...]) -> pl.Expr:
     return pl.col("labels").list.set_intersection(pl.lit(list(labels), pl.List(pl.String))).list.len() > 0
 
 
+def worded() -> pl.Expr:
+    """Whether a feedback row is something that a user said, found by rules or by a model."""
+    return pl.col("method").is_in(("rules", "model"))
+
+
 def thumbs() -> pl.Expr:
     """Whether a feedback row is a thumb: a rank or a score says nothing about a reply on its own."""
     return (pl.col("method") == "reaction") & says(("thumbs_up", "thumbs_down"))

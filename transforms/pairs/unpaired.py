@@ -7,7 +7,7 @@ import polars as pl
 from tilth.schemas import Reason
 from tilth.transforms.pairs.candidates import Objection, Ruled, replies, rule_unpaired
 from tilth.transforms.pairs.policy import PairPolicy
-from tilth.transforms.pairs.standing import opinions, says, thumbs
+from tilth.transforms.pairs.standing import opinions, says, thumbs, worded
 
 
 def unpaired_labels(conversations: pl.DataFrame, feedback: pl.DataFrame, policy: PairPolicy) -> Ruled:
@@ -38,9 +38,7 @@ def _clear(policy: PairPolicy) -> pl.Expr:
     positive, strength = pl.col("polarity") == "positive", pl.col("strength")
     praise = positive & says(policy.satisfied_labels) & (strength >= policy.min_positive)
     complaint = ~positive & says(policy.complaint_labels) & (strength >= policy.min_negative)
-    return ((pl.col("method") == "rules") & (praise | complaint)) | (
-        thumbs() & (strength >= policy.min_reaction)
-    )
+    return (worded() & (praise | complaint)) | (thumbs() & (strength >= policy.min_reaction))
 
 
 def _labels(clear: pl.DataFrame) -> pl.DataFrame:

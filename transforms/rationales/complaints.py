@@ -9,6 +9,7 @@ import polars as pl
 from tilth.schemas import conform, content_ids
 from tilth.schemas.ids import messages_key
 from tilth.transforms.pairs import replies, sentences
+from tilth.transforms.pairs.standing import worded
 
 SHORT_TURN_CHARS: Final = 280
 MIN_STRENGTH: Final = 0.55  # below it a signal is implicit, such as a request put again: no reason in words
@@ -51,10 +52,10 @@ def _complaints(feedback: pl.DataFrame, conversations: pl.DataFrame, pairs: pl.D
     with_pairs = conversations.filter(
         pl.col("record_id").is_in(_with_record(pairs, conversations)["record_id"].implode())
     )
-    clear = (pl.col("method") == "rules") & (pl.col("strength") >= MIN_STRENGTH)
+    clear = worded() & (pl.col("strength") >= MIN_STRENGTH)
     justified = (pl.col("polarity") == "negative") & ~pl.col("on_refusal").fill_null(False)
     spoken = feedback.filter(clear & justified).select(
-        "conversation_id", "message_index", "evidence", feedback_id="id", index="target_index"
+        "conversation_id", "message_index", "evidence", "method", feedback_id="id", index="target_index"
     )
     about = replies(spoken.sort("conversation_id").unique("feedback_id", keep="first"), with_pairs)
     keyed = about.with_columns(
@@ -78,6 +79,7 @@ def _rows(matched: pl.DataFrame) -> pl.DataFrame:
         pl.col("end").max(),
         quotes=quote.sort_by("start", "end").unique(maintain_order=True),
         feedback_ids=pl.col("feedback_id").unique().sort(),
+        method=pl.col("method").min(),  # "model" where a model is among those who found it
     )
     text = (
         pl.when(pl.col("turn").str.len_chars() <= SHORT_TURN_CHARS)
@@ -86,7 +88,7 @@ def _rows(matched: pl.DataFrame) -> pl.DataFrame:
     )
     rows = turns.select(
         "pair_id", "conversation_id", "feedback_ids", "split",
-        text=text, evidence="quotes", kind=pl.lit("user_complaint"), method=pl.lit("rules"),
+        text=text, evidence="quotes", method="method", kind=pl.lit("user_complaint"),
     )  # fmt: skip
     ids = content_ids(rows, "rationales", [pl.col("pair_id"), pl.col("kind"), pl.col("text")])
     found = conform(rows.with_columns(ids.alias("id")), "rationales").sort(

@@ -1,0 +1,193 @@
+"""Replies of models to logged prompts: requests, and the rows of table `responses` that answers become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple  # Any: rows of frames
+
+import polars as pl
+
+from tilth.schemas import PL_MESSAGES, Reason, TilthError, conform, content_ids
+from tilth.schemas.ids import messages_key
+from tilth.transforms.inference.prompts import Prompt, as_chat
+from tilth.transforms.inference.requests import REQUESTS, Sampling
+from tilth.transforms.inference.sampling import request_id, seed_for
+from tilth.transforms.pairs.candidates import DROPPED
+
+PLACES: Final = pl.Schema(
+    {
+        "conversation_id": pl.String,
+        "target_index": pl.Int32,  # where in the conversation the reply would stand
+        "prompt_id": pl.String,
+        "prompt": PL_MESSAGES,  # ends with a user turn
+        "preferences": pl.List(pl.String),  # what the user wants of a reply; never part of a stored prompt
+        "source": pl.String,
+        "split": pl.String,
+    }
+)
+ASKED: Final = pl.Schema(
+    {"id": pl.String, "conversation_id": pl.String, "target_index": pl.Int32, "sample_index": pl.Int32}
+)
+PART: Final = "reply"  # of a prompt's id, where a reply is asked for without guidance
+
+
+@dataclass(frozen=True, slots=True)
+class Replying:
+    """How replies of models are drawn.
+
+    Args:
+        temperature: of each sample; several samples need one above 0.
+        top_p: the nucleus.
+        answer_tokens: the longest reply; one that was cut off there is set aside, because it would teach to stop short.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    answer_tokens: int = 1024
+
+    @property
+    def sampling(self) -> Sampling:
+        """How each reply is drawn; the seed of a sample is its own."""
+        return Sampling(self.temperature, self.top_p, self.answer_tokens)
+
+
+class Questions(NamedTuple):
+    """Requests (`REQUESTS`) and what each of them asks (`ASKED`)."""
+
+    requests: pl.DataFrame
+    asked: pl.DataFrame
+
+
+def reply_requests(
+    places: pl.DataFrame, replying: Replying, guidance: Prompt | None, samples: int = 1, seed: int = 0
+) -> Questions:
+    """Asks for replies at `PLACES`: the conversation as it was logged, guided by a system message where one is given.
+
+    `guidance` is a prompt with a system message that reads `preferences`; the logged system message stays in front of
+    it. The user message of `guidance` is not sent: the conversation is.
+    """
+    name = guidance.id if guidance else PART
+    keys = pl.concat_str(["conversation_id", pl.col("target_index").cast(pl.String)], separator="/")
+    rows = list(places.with_columns(keys.alias("key")).iter_rows(named=True))
+    said = [_messages(row, guidance) for row in rows]
+    ids = [(request_id(row["key"], name, n), row, n) for row in rows for n in range(samples)]
+    asked = [(id_, row["conversation_id"], row["target_index"], n) for id_, row, n in ids]
+    greedy = replying.temperature == 0
+    questions = {
+        "id": [id_ for id_, _, _ in ids],
+        "messages": [messages for messages in said for _ in range(samples)],
+        "sample_index": [n for _, _, n in ids],
+        "seed": [None if greedy else seed_for(seed, row["key"], n) for _, row, n in ids],
+    }
+    shared = {
+        "temperature": replying.temperature,
+        "top_p": replying.top_p,
+        "max_tokens": replying.answer_tokens,
+        "stop": [],
+        "schema": None,
+        "choices": None,
+        "want_logprobs": False,
+    }
+    frame = pl.DataFrame(questions, schema={column: REQUESTS[column] for column in questions})
+    constants = [pl.lit(value, REQUESTS[column]).alias(column) for column, value in shared.items()]
+    return Questions(
+        frame.with_columns(constants).select(REQUESTS.names()),
+        pl.DataFrame(asked, schema=ASKED, orient="row"),
+    )
+
+
+def _messages(row: Mapping[str, Any], guidance: Prompt | None) -> list[dict[str, str]]:
+    chat = as_chat(row["prompt"])
+    if guidance is None:
+        return chat
+    system = guidance.render(row)[0]["content"]
+    if chat[0]["role"] == "system":
+        return [{"role": "system", "content": f"{chat[0]['content']}\n\n{system}"}, *chat[1:]]
+    return [{"role": "system", "content": system}, *chat]
+
+
+def replies_of(
+    places: pl.DataFrame,
+    asked: pl.DataFrame,
+    completions: pl.DataFrame,
+    failed: pl.DataFrame,
+    role: str,
+    model: str,
+    *,
+    guided: bool,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of `responses`, and rows of quarantine without `id` for requests that gave no usable reply.
+
+    A reply that is blank or was cut off is none. Joined by id alone. Raises `TilthError` when some request has neither
+    an answer nor a reason.
+    """
+    settled = pl.concat([completions.get_column("id"), failed.get_column("id")])
+    if settled.n_unique() != settled.len() or set(settled) != set(asked.get_column("id")):
+        raise TilthError("replies do not match what was asked", found=f"{settled.len()} of {asked.height}")
+    keys = ["conversation_id", "target_index"]
+    rows = asked.join(places, on=keys, maintain_order="left")
+    answered = rows.join(completions.select("id", "text", "finish_reason"), on="id", maintain_order="left")
+    cut = pl.col("finish_reason") == "length"
+    blank = pl.col("text").str.strip_chars() == ""
+    usable = answered.filter(~cut & ~blank)
+    reply = pl.concat_list(pl.struct(role=pl.lit("assistant"), content="text")).cast(PL_MESSAGES)
+    made = usable.with_columns(
+        completion=reply,
+        role=pl.lit(role),
+        model=pl.lit(model),
+        guided=pl.lit(guided),
+        method=pl.lit("model"),
+    )
+    lost = [
+        _lost(answered.filter(cut), Reason.TOO_LONG.value, "the reply was cut off", role),
+        _lost(answered.filter(~cut & blank), Reason.EMPTY_MESSAGE.value, "the reply is blank", role),
+        *_failures(rows, failed, role),
+    ]
+    return response_rows(made), pl.concat(lost)
+
+
+def response_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of table `responses` with their ids, from what is known of them; sorted by id, equal ones once."""
+    columns = ("conversation_id", "prompt_id", "role", "model")
+    keys = [*(pl.col(name) for name in columns), pl.col("sample_index").cast(pl.String)]
+    ids = content_ids(rows, "responses", [*keys, messages_key("completion")])
+    wanted = [name for name in rows.columns if name not in ("preferences", "source", "target_index", "text")]
+    extra = {"id", "finish_reason", "reason", "detail"}
+    kept = rows.select(name for name in wanted if name not in extra).with_columns(ids.alias("id"))
+    return conform(kept, "responses").unique("id", keep="first", maintain_order=True).sort("id")
+
+
+def _failures(rows: pl.DataFrame, failed: pl.DataFrame, role: str) -> list[pl.DataFrame]:
+    joined = rows.join(failed.select("id", "reason", "detail"), on="id", maintain_order="left")
+    return [
+        _lost(part, str(reason), str(detail), role)
+        for (reason, detail), part in joined.group_by("reason", "detail", maintain_order=True)
+    ]
+
+
+def _lost(rows: pl.DataFrame, reason: str, detail: str, role: str) -> pl.DataFrame:
+    return rows.select(
+        source="source",
+        stage=pl.lit(role),
+        reason=pl.lit(reason),
+        key=pl.format("conversations#id={}#message={}", "conversation_id", "target_index"),
+        detail=pl.lit(detail),
+        payload=pl.struct("conversation_id", "target_index", "sample_index").struct.json_encode(),
+        source_rows=pl.lit(0, pl.Int32),
+    ).cast(DROPPED)
+
+
+def logged_replies(
+    places: pl.DataFrame, replies: Sequence[Any] | pl.Series, models: pl.Series
+) -> pl.DataFrame:
+    """Rows of `responses` for what the assistant answered at these places when the conversation was logged."""
+    rows = places.with_columns(
+        completion=pl.Series(replies).cast(PL_MESSAGES),
+        model=models,
+        role=pl.lit("logged"),
+        guided=pl.lit(False),
+        method=pl.lit("observed"),
+        sample_index=pl.lit(0, pl.Int32),
+    )
+    return response_rows(rows)
