@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import polars as pl
@@ -28,7 +29,7 @@ FAIREVAL: Final = [(9, 7), (8, 8), (6, 9)]
 
 
 def said(
-    item: str, judge: str, first: int, said: list[str | tuple[float, float] | None]
+    item: str, judge: str, first: int, said: Sequence[str | tuple[float, float] | None]
 ) -> list[tuple[Any, ...]]:
     """Rows of `VOTES`, one a sample: a verdict, the two scores, or None for a failed vote."""
     rows: list[tuple[Any, ...]] = []
