@@ -12,7 +12,7 @@ from typing import Any  # Any: JSON values
 import fsspec
 
 import tilth
-from tilth.flows.run import Conductor
+from tilth.flows.conductor import Conductor
 from tilth.flows.settings import Settings
 from tilth.pipelines import ask as recipe
 from tilth.pipelines.ask import AskConfig, Rendered, Written

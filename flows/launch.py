@@ -24,7 +24,8 @@ def launch(
         from tilth.flows.prefect_run import recipe_flow
 
         return recipe_flow(recipe, config, options, list(sets))
-    from tilth.flows.run import Conductor, run
+    from tilth.flows.conductor import Conductor
+    from tilth.flows.run import run
 
     if not quiet:
         sys.stderr.write(
@@ -53,7 +54,7 @@ def launch_ask(
 ) -> dict[str, Any]:
     """Runs `tilth ask` here and returns its result, or its forecast, as plain values."""
     from tilth.flows.ask import Errand, ask
-    from tilth.flows.run import Conductor
+    from tilth.flows.conductor import Conductor
 
     settings = load(config, options, sets)
     with Bars(enabled=not quiet) as bars:

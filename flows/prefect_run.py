@@ -16,7 +16,8 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.cache_policies import NO_CACHE
 
 from tilth.catalog import AuditReport
-from tilth.flows.run import Conductor, run
+from tilth.flows.conductor import Conductor
+from tilth.flows.run import run
 from tilth.flows.settings import load
 from tilth.schemas import TilthError
 from tilth.transforms.stage import Headway

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any  # Any: JSON values
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ class RunResult:
     dropped: dict[str, int] = field(default_factory=dict)  # candidates for pairs and labels by reason
     passed_over: dict[str, int] = field(default_factory=dict)  # conversations not mined, by language
     warnings: list[str] = field(default_factory=list)
+    usage: dict[str, Any] = field(
+        default_factory=dict
+    )  # what models used; empty for a recipe without a model
+    notes: dict[str, Any] = field(default_factory=dict)  # what else a recipe counts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""

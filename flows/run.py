@@ -3,75 +3,54 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
-
-import fsspec
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any  # Any: configurations of recipes, JSON values
 
 import tilth
 from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog
+from tilth.flows.conductor import Conductor
+from tilth.flows.recipes import RECIPES, Recipe
 from tilth.flows.result import Dataset, RunResult, SourceCount
+from tilth.flows.session import Session
 from tilth.flows.settings import Settings
-from tilth.pipelines import observed
 from tilth.pipelines.observed import Observation, Observed, quarantined
 from tilth.schemas import ConfigError, fingerprint
+from tilth.transforms.inference.engines import identify
 from tilth.transforms.ingest import expand, plan
 from tilth.transforms.parts import write_bytes
-from tilth.transforms.stage import Manifest, Progress, Stage, Step, Task, run_stage, total
-
-T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Conductor:
-    """Runs named pieces of work here and now, and notes their wall time. A Prefect flow has its own kind."""
-
-    progress: Progress | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def perform(self, name: str, work: Callable[[], T]) -> T:
-        """Runs `work` as the step `name` and returns what it returns."""
-        started = time.perf_counter()
-        try:
-            return self.do(name, work)
-        finally:
-            self.seconds[name] = round(time.perf_counter() - started, 3)
-
-    def do(self, name: str, work: Callable[[], T]) -> T:  # noqa: ARG002  (an orchestrator uses the name)
-        """How a step is run; an orchestrator's conductor makes a task of it."""
-        return work()
-
-    def audited(self, report: AuditReport) -> None:
-        """Told of the audit's result, before it decides."""
+from tilth.transforms.stage import Manifest, total
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run with its identity: the same recipe, configuration and source content give the same `run_id`."""
+    """A run with its identity: the same recipe, configuration, models and source content give the same `run_id`."""
 
-    recipe: str
-    config: Observed
+    name: str
+    logs: Observed
+    config: Any
+    models: Mapping[str, str]  # role -> what its answers are known by
     reads: Sequence[Mapping[str, Any]]
     workspace: str
     user_salt: str
 
     @property
+    def recipe(self) -> Recipe:
+        """What is run."""
+        return RECIPES[self.name]
+
+    @property
     def public_config(self) -> Mapping[str, Any]:
         """The configuration as it is recorded: the salt by its fingerprint alone."""
-        ingest = {**asdict(self.config.ingest), "user_salt": fingerprint(self.config.ingest.user_salt)}
-        return {**asdict(self.config), "ingest": ingest}
+        ingest = {**asdict(self.logs.ingest), "user_salt": fingerprint(self.logs.ingest.user_salt)}
+        logs = {**asdict(self.logs), "ingest": ingest}
+        own = {} if self.config is None else {self.name: asdict(self.config), "models": dict(self.models)}
+        return {**logs, **own}
 
     @property
     def run_id(self) -> str:
         """128 bits of everything that decides the outcome: code version, configuration, what the sources hold."""
-        return fingerprint([tilth.__version__, self.recipe, self.public_config, list(self.reads)])
-
-    @property
-    def directory(self) -> str:
-        """Where the run keeps manifests and intermediates until it is committed."""
-        return f"{self.workspace}/runs/{self.run_id}"
+        return fingerprint([tilth.__version__, self.name, self.public_config, list(self.reads)])
 
 
 def preview(recipe: str, settings: Settings) -> dict[str, Any]:
@@ -105,52 +84,53 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     Raises `QuarantineOverflow` when too many rows are broken, `ChecksFailed` when a critical check fails; the
     catalog is then as it was, and the staged files are kept for looking at.
     """
-    config = settings.recipe()
     reads = conductor.perform("plan", lambda: _plan(settings))
-    job = Job(recipe, config, reads, settings.workspace.rstrip("/"), config.ingest.user_salt)
+    job = job_of(recipe, settings, reads)
     catalog = open_catalog(job.workspace)
     committed = catalog.find_run(recipe, job.run_id)
     if committed:
         return _result(job, committed, {}, json.loads(committed[0].properties["tilth.summary"]), "unchanged")
-    places = {table: catalog.staging(recipe, table, job.run_id) for table in observed.TABLES}
-    observation = _observe(job, settings, conductor, places)
-    report = conductor.perform("audit", lambda: _audit(job, observation))
+    places = {table: catalog.staging(recipe, table, job.run_id) for table in job.recipe.tables}
+    with Session(settings, job.run_id, conductor, places, job.recipe.passing) as session:
+        observation = job.recipe.run(
+            job.reads, job.logs, job.config, session.means, settings.max_quarantine_share
+        )
+        used = session.accounting()
+    report = conductor.perform("audit", lambda: _audit(session, observation))
     conductor.audited(report)
     report.refuse()
-    summary = _summary(job, observation)
-    versions = conductor.perform("commit", lambda: _commit(job, catalog, observation, report, summary))
-    if not settings.keep_stages:
-        _remove(f"{job.directory}/stages")
+    summary = {**_summary(job, observation), **({"usage": used} if job.models else {})}
+    versions = conductor.perform(
+        "commit", lambda: _commit(job, session, catalog, observation, report, summary)
+    )
+    session.clear()
     return _result(job, versions, conductor.seconds, summary, "committed")
 
 
-def _observe(job: Job, settings: Settings, conductor: Conductor, places: Mapping[str, str]) -> Observation:
-    with settings.beam().session(conductor.progress) as execute:
-
-        def conduct(step: Step, tasks: Sequence[Task]) -> list[Manifest]:
-            stage = Stage(step, f"{job.directory}/stages/{step.name}", _own_places(step, places))
-            return conductor.perform(step.name, lambda: run_stage(stage, tasks, execute))
-
-        return observed.observe(job.reads, job.config, conduct, settings.max_quarantine_share)
-
-
-def _own_places(step: Step, places: Mapping[str, str]) -> Mapping[str, str]:
-    # Ingest's conversations are not final: `mine` sets duplicates aside and gives splits.
-    return {table: uri for table, uri in places.items() if (step.name, table) != ("ingest", "conversations")}
+def job_of(recipe: str, settings: Settings, reads: Sequence[Mapping[str, Any]]) -> Job:
+    """The run that settings and planned reads stand for. Raises `ConfigError` when a model it needs is not named."""
+    logs, config = settings.logs(), settings.recipe(recipe)
+    models = {role: identify(settings.role(role)) for role in RECIPES[recipe].roles(config)}
+    return Job(recipe, logs, config, models, reads, settings.workspace.rstrip("/"), logs.ingest.user_salt)
 
 
 def _files(observation: Observation) -> dict[str, list[str]]:
     return {table: [shard.uri for shard in shards] for table, shards in observation.tables.items()}
 
 
-def _audit(job: Job, observation: Observation) -> AuditReport:
+def _audit(session: Session, observation: Observation) -> AuditReport:
     report = audit(_files(observation))
-    write_bytes(report.to_json().encode(), f"{job.directory}/audit.json")
+    write_bytes(report.to_json().encode(), f"{session.directory}/audit.json")
     return report
 
 
 def _commit(
-    job: Job, catalog: Catalog, observation: Observation, report: AuditReport, summary: Mapping[str, Any]
+    job: Job,
+    session: Session,
+    catalog: Catalog,
+    observation: Observation,
+    report: AuditReport,
+    summary: Mapping[str, Any],
 ) -> list[Version]:
     properties = {
         "tilth.summary": json.dumps(summary, sort_keys=True),
@@ -158,22 +138,22 @@ def _commit(
         "tilth.config_sha": fingerprint(job.public_config),
         "tilth.parents": json.dumps([]),
         "tilth.code_version": tilth.__version__,
+        **observation.properties,
     }
-    versions = catalog.publish(Release(job.recipe, job.run_id, _files(observation), properties, report))
-    write_bytes(json.dumps(summary, indent=2).encode(), f"{job.directory}/summary.json")
+    versions = catalog.publish(Release(job.name, job.run_id, _files(observation), properties, report))
+    write_bytes(json.dumps(summary, indent=2).encode(), f"{session.directory}/summary.json")
     return versions
 
 
-def _remove(uri: str) -> None:
-    fs, path = fsspec.core.url_to_fs(uri)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
-
-
 def _warnings(job: Job, manifests: Sequence[Manifest]) -> list[str]:
-    if job.user_salt or not total(manifests, "with_user"):
-        return []
-    return ["user ids are hashed without a secret; set TILTH_USER_SALT if they can be guessed"]
+    found: list[str] = []
+    if not job.user_salt and total(manifests, "with_user"):
+        found.append("user ids are hashed without a secret; set TILTH_USER_SALT if they can be guessed")
+    if job.models and job.models.get("judge") == job.models.get("model"):
+        found.append(
+            "the judge is the model that wrote the replies, and may prefer its own; name another with --judge"
+        )
+    return found
 
 
 def _summary(job: Job, observation: Observation) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from tilth.pipelines.ask import AskConfig
 from tilth.pipelines.observed import Observed
+from tilth.pipelines.wildfeedback import WildFeedback
 from tilth.schemas import ConfigError, NotFound
 from tilth.transforms.inference.engines import EngineConfig
 from tilth.transforms.inference.usage import Caps, Prices
@@ -34,6 +35,7 @@ from tilth.transforms.inference.worker import WorkerConfig
 from tilth.transforms.shell import Runner
 
 DEFAULT_FILE = "tilth.yaml"
+PARTS = ("model", "judge", "moderator")  # roles that `engine` plays unless `engines` names another
 _SECRET = ("user_salt",)  # a key of its own at the top, so that no recipe's configuration spells it out
 
 
@@ -67,6 +69,8 @@ def _build(config: type, model: BaseModel) -> Any:
 _PASSWORD = re.compile(r"//[^/@:]*:[^/@]+@")
 
 _ObservedModel: Any = _model(Observed)
+_RECIPES: Mapping[str, type] = {"wildfeedback": WildFeedback}
+_WildFeedbackModel: Any = _model(WildFeedback)
 _RunnerModel: Any = _model(Runner)
 _EngineModel: Any = _model(EngineConfig)
 _WorkerModel: Any = _model(WorkerConfig)
@@ -92,11 +96,16 @@ class Settings(BaseSettings):
     cache_url: SecretStr = Field(SecretStr(""), description="where answers are kept; may hold a password")
     # Models made from dataclasses have no static type.
     runner: _RunnerModel = Field(default_factory=_RunnerModel)  # pyright: ignore[reportInvalidTypeForm]
+    engines: dict[str, _EngineModel] = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default_factory=dict,
+        description="models that play a part of their own, by name; else as `engine` says",
+    )
     engine: _EngineModel = Field(default_factory=_EngineModel)  # pyright: ignore[reportInvalidTypeForm]
     worker: _WorkerModel = Field(default_factory=_WorkerModel)  # pyright: ignore[reportInvalidTypeForm]
     prices: _PricesModel = Field(default_factory=_PricesModel)  # pyright: ignore[reportInvalidTypeForm]
     caps: _CapsModel = Field(default_factory=_CapsModel)  # pyright: ignore[reportInvalidTypeForm]
     observed: _ObservedModel = Field(default_factory=_ObservedModel)  # pyright: ignore[reportInvalidTypeForm]
+    wildfeedback: _WildFeedbackModel = Field(default_factory=_WildFeedbackModel)  # pyright: ignore[reportInvalidTypeForm]
     ask: _AskModel = Field(default_factory=_AskModel)  # pyright: ignore[reportInvalidTypeForm]
 
     @classmethod
@@ -111,8 +120,12 @@ class Settings(BaseSettings):
         """Command line, then environment, then file."""
         return init_settings, env_settings, _FileSource(settings_cls)
 
-    def recipe(self) -> Observed:
-        """The frozen configuration of the recipe."""
+    def recipe(self, name: str) -> Any:
+        """The frozen configuration of a recipe's own section."""
+        return _build(_RECIPES[name], getattr(self, name)) if name in _RECIPES else None
+
+    def logs(self) -> Observed:
+        """How logs are read and mined by rules: the section `observed`, which every recipe begins with."""
         recipe = _build(Observed, self.observed)
         ingest = dataclasses.replace(recipe.ingest, user_salt=self.user_salt.get_secret_value())
         return dataclasses.replace(recipe, ingest=ingest)
@@ -124,6 +137,15 @@ class Settings(BaseSettings):
     def model(self) -> EngineConfig:
         """Which model answers, and where it runs."""
         return _build(EngineConfig, self.engine)
+
+    def role(self, name: str) -> EngineConfig:
+        """Which model plays a part: the entry of `engines` with this name; `engine` for a part that bears no model's
+        name; else the model of this name where `engine` runs."""
+        if name in self.engines:
+            own = self.engines[name].model_dump(exclude_unset=True)
+        else:
+            own = {} if name in PARTS else {"model": name, "revision": ""}
+        return _build(EngineConfig, self.engine.model_copy(update=own))
 
     def push(self) -> WorkerConfig:
         """How hard to push, how long to try."""

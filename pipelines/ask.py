@@ -8,11 +8,12 @@ table -> read -> render -> ask -> one file (and the rows without an answer in an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
+from tilth.pipelines.means import Conduct
 from tilth.schemas import BadInput, QuarantineOverflow, TilthError
 from tilth.transforms.inference.answers import PROBABILITY_COLUMNS, Answers, Part, set_aside
 from tilth.transforms.inference.ask import Ask
@@ -21,13 +22,10 @@ from tilth.transforms.inference.render import FAILED, ReadRows, Render
 from tilth.transforms.inference.requests import COMPLETIONS, Sampling
 from tilth.transforms.inference.tables import TableWriter
 from tilth.transforms.parts import Shard, read_part
-from tilth.transforms.stage import Manifest, Step, Task, numbered, parts, total
+from tilth.transforms.stage import Manifest, Task, numbered, parts, total
 
 NAME = "ask"
 PROMPT_ID = "ask"
-
-Conduct = Callable[[Step, Sequence[Task]], list[Manifest]]
-"""Runs a step over tasks and returns their manifests: directly, or as a task of a flow."""
 
 
 @dataclass(frozen=True, slots=True)

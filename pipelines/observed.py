@@ -10,9 +10,9 @@ sources -> ingest -> assign -> mine -> pair -> settle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilth.schemas import QuarantineOverflow
 from tilth.transforms.feedback import FeedbackRules
@@ -20,14 +20,14 @@ from tilth.transforms.hygiene import SplitConfig
 from tilth.transforms.ingest import Ingest
 from tilth.transforms.pairs import PairPolicy
 from tilth.transforms.parts import Shard
-from tilth.transforms.stage import Manifest, Step, Task, numbered, parts, total
+from tilth.transforms.stage import Manifest, Task, numbered, parts, total
 from tilth.transforms.steps import BUCKETS, Assign, Mine, Pair, Settle
+
+if TYPE_CHECKING:  # settings name `Observed`; what asks a model is loaded where one is asked
+    from tilth.pipelines.means import Conduct, Means
 
 NAME = "observed"
 TABLES = ("conversations", "feedback", "pairs", "unpaired", "rationales", "quarantine")
-
-Conduct = Callable[[Step, Sequence[Task]], list[Manifest]]
-"""Runs a step over tasks and returns their manifests: directly, or as a task of a flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,28 @@ class Observation:
 
     tables: Mapping[str, list[Shard]]
     manifests: Mapping[str, list[Manifest]]  # by stage
+    properties: Mapping[str, str] = field(
+        default_factory=dict
+    )  # kept with every version; keys start with `tilth.`
 
 
-def observe(
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What every recipe over conversation logs begins with: conversations with splits, and feedback by rules."""
+
+    ingested: list[Manifest]
+    mined: list[Manifest]  # outputs: conversations, feedback, signals, quarantine
+
+    @property
+    def conversations(self) -> int:
+        """How many conversations were logged, duplicates included."""
+        return sum(shard.rows for shard in parts(self.ingested, "conversations"))
+
+
+def read_logs(
     reads: Sequence[Mapping[str, Any]], config: Observed, conduct: Conduct, max_quarantine_share: float = 1.0
-) -> Observation:
-    """Runs the recipe over planned reads (`tilth.transforms.ingest.plan`).
+) -> Logged:
+    """Ingests planned reads (`tilth.transforms.ingest.plan`), sets duplicates aside, gives splits, mines by rules.
 
     Raises `QuarantineOverflow` when more than `max_quarantine_share` of the source rows were set aside.
     """
@@ -68,10 +84,26 @@ def observe(
         Mine(config.feedback), _tasks([_one(c, a) for c, a in zip(logged, assigned, strict=True)])
     )
     check_share([*ingested, *mined], max_quarantine_share)
-    paired = conduct(Pair(config.pairs), _tasks([_outputs(m, "conversations", "signals") for m in mined]))
-    settled = conduct(Settle(config.seed), _buckets(paired, sum(s.rows for s in logged), config.bucket_rows))
-    stages = {"ingest": ingested, "mine": mined, "pair": paired, "settle": settled}
+    return Logged(ingested, mined)
+
+
+def observe(
+    reads: Sequence[Mapping[str, Any]], config: Observed, means: Means, max_quarantine_share: float = 1.0
+) -> Observation:
+    """Runs the recipe over planned reads. Raises `QuarantineOverflow`; see `read_logs`."""
+    logged = read_logs(reads, config, means.conduct, max_quarantine_share)
+    signals = [_outputs(m, "conversations", "signals") for m in logged.mined]
+    paired = means.conduct(Pair(config.pairs), _tasks(signals))
+    settled = settle(paired, config, logged.conversations, means.conduct)
+    stages = {"ingest": logged.ingested, "mine": logged.mined, "pair": paired, "settle": settled}
     return Observation({table: _final(table, stages) for table in TABLES}, stages)
+
+
+def settle(
+    candidates: Sequence[Manifest], config: Observed, conversations: int, conduct: Conduct
+) -> list[Manifest]:
+    """Decides between candidates from everywhere; see the step `Settle`."""
+    return conduct(Settle(config.seed), _buckets(candidates, conversations, config.bucket_rows))
 
 
 def _final(table: str, stages: Mapping[str, list[Manifest]]) -> list[Shard]:

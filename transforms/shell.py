@@ -12,7 +12,7 @@ from typing import Any  # Any: options that dask types too narrowly
 import fsspec
 
 from tilth.schemas import ConfigError, MissingExtra
-from tilth.transforms.stage import Execute, Headway, Progress, Stage, Task, lanes, notes, run_tasks
+from tilth.transforms.stage import Execute, Headway, Progress, Stage, Task, lanes, notes, run_tasks, title
 
 # By its full name: since Beam 2.68 `DirectRunner` first tries to download a Go binary.
 _LOCAL = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -130,7 +130,7 @@ def _count_done(progress: Progress, stage: Stage, tasks: Sequence[Task], ended: 
     while True:
         last = ended.wait(_POLL_S)
         waiting = {name: uri for name, uri in waiting.items() if not fs.exists(uri)}
-        progress(Headway(stage.step.name, len(tasks) - len(waiting), len(tasks)))
+        progress(Headway(title(stage.step), len(tasks) - len(waiting), len(tasks)))
         if last:
             return
 
@@ -140,6 +140,6 @@ def _tell_rows(progress: Progress, stage: Stage, tasks: Sequence[Task], ended: t
     while True:
         last = ended.wait(_POLL_S)
         told = notes(stage, tasks)
-        progress(Headway(stage.step.name, sum(note["rows"] for note in told), rows, told))
+        progress(Headway(title(stage.step), sum(note["rows"] for note in told), rows, told))
         if last:
             return

@@ -60,6 +60,12 @@ class LaneStep(Step, Protocol):
         ...
 
 
+def title(step: Step) -> str:
+    """What a stage of this step is called: the step's name, and for what where a recipe runs it for several things."""
+    purpose = getattr(step, "purpose", step.name)
+    return step.name if purpose == step.name else f"{step.name}-{purpose}"
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What one task made: parts by table, counts by name."""
@@ -229,7 +235,7 @@ def run_stage(stage: Stage, tasks: Sequence[Task], execute: Execute) -> list[Man
     missing = [task.name for task, manifest in zip(tasks, manifests, strict=True) if manifest is None]
     if missing:
         raise TilthError(
-            f"stage {stage.step.name!r} ended without finishing all of its tasks",
+            f"stage {title(stage.step)!r} ended without finishing all of its tasks",
             found=f"{len(missing)} of {len(tasks)} tasks without output, the first is {missing[0]}",
             wanted="one manifest per task",
             do="run the same command again: finished tasks are kept",

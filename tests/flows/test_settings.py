@@ -34,7 +34,7 @@ def test_sources_merge_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     _file("observed: {seed: 1, pairs: {min_rank_gap: 2}}")
     monkeypatch.setenv("TILTH_OBSERVED__PAIRS__MIN_NET", "3")
     settings = load(pairs=["observed.bucket_rows=10"])
-    recipe = settings.recipe()
+    recipe = settings.logs()
     assert (recipe.seed, recipe.bucket_rows) == (1, 10)
     assert (recipe.pairs.min_rank_gap, recipe.pairs.min_net) == (2, 3)
 
@@ -76,7 +76,7 @@ def test_a_bad_pair_is_an_error(pair: str) -> None:
 def test_impossible_margins_are_refused_when_settings_are_read() -> None:
     """A gap of nothing would let a tie pass as a preference."""
     with pytest.raises(ConfigError, match="min_rank_gap"):
-        load(pairs=["observed.pairs.min_rank_gap=0"]).recipe()
+        load(pairs=["observed.pairs.min_rank_gap=0"]).logs()
 
 
 def test_a_file_that_is_named_must_be_there() -> None:
@@ -97,7 +97,7 @@ def test_the_salt_has_one_place_and_is_never_shown(monkeypatch: pytest.MonkeyPat
     """The salt reaches the recipe, and neither its settings nor their repr spell it out."""
     monkeypatch.setenv("TILTH_USER_SALT", "do-not-show")
     settings = load()
-    assert settings.recipe().ingest.user_salt == "do-not-show"
+    assert settings.logs().ingest.user_salt == "do-not-show"
     assert "do-not-show" not in repr(settings)
     assert [key for key in known_keys() if "salt" in key] == ["user_salt"]
     with pytest.raises(ConfigError, match="environment"):

@@ -10,7 +10,8 @@ import polars as pl
 
 from tilth.catalog import Catalog
 from tilth.flows.result import RunResult
-from tilth.flows.run import Conductor, run
+from tilth.flows.conductor import Conductor
+from tilth.flows.run import run
 from tilth.flows.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
