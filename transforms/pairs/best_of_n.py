@@ -24,7 +24,7 @@ class BestOfN:
 
     Args:
         combine: several scorers: `mean` of their z-scores within the prompt, or `vote` of each for its best and its
-            worst, of which one reply must have the most (open-instruct draws where all disagree; here there is no pair).
+            worst, of which one reply must have the most (where all disagree open-instruct draws; here is no pair).
         min_gap: smallest difference of scores (of z-scores with several scorers) that is a preference; it must be
             above 0 in any case.
         max_length_ratio: a pair whose longer side has more than so many times the characters of the shorter is set

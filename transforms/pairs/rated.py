@@ -91,7 +91,7 @@ def distinct(ratings: pl.DataFrame) -> pl.DataFrame:
             pl.exclude("rating", "judgment_ids").first(),
             copies=pl.col("response_id"),
             rating=pl.col("rating").mean().round(_DIGITS),
-            judgment_ids=pl.col("judgment_ids").explode(empty_as_null=False).unique().sort(),
+            judgment_ids=pl.col("judgment_ids").explode().unique().sort(),
         )
     )
     return merged.drop("_text")
