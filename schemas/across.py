@@ -51,7 +51,10 @@ class OneSplit:
 
 @dataclass(frozen=True, slots=True)
 class Resolves:
-    """Counts values of `column` (a string, or a list of strings) that are no id in table `target`."""
+    """Counts values of `column` (a string, or a list of strings) that are no id in table `target`.
+
+    No list refers to nothing; a null leads nowhere.
+    """
 
     metric: str
     column: str
@@ -66,7 +69,7 @@ class Resolves:
         """How many references lead nowhere."""
         references = frames[table].select(pl.col(self.column))
         if isinstance(references.collect_schema()[self.column], pl.List):
-            references = references.explode(self.column, empty_as_null=False)
+            references = references.drop_nulls().explode(self.column, empty_as_null=False)
         known = frames[self.target].select("id")
         lost = references.join(known, left_on=self.column, right_on="id", how="anti")
         return _number_of(lost, pl.len())

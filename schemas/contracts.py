@@ -465,7 +465,12 @@ def _judgments() -> Contract:
         .otherwise(~verdict.is_in(("ranked", "failed")))
     )
     first, second = (pl.col("scores").list.get(n, null_on_oob=True) for n in (0, 1))
-    against = ((verdict == "win") & (first <= second)) | ((verdict == "loss") & (first >= second))
+    against = (
+        ((verdict == "win") & (first <= second))
+        | ((verdict == "loss") & (first >= second))
+        | ((verdict == "tie") & (first != second))
+    )
+    first_shown = places.list.first()
     return Contract(
         defects={
             "id_malformed": _malformed("id"),
@@ -481,7 +486,9 @@ def _judgments() -> Contract:
             "replies_not_of_the_kind": (
                 ((pl.col("kind") == "pairwise") & (sides != 2))
                 | ((pl.col("kind") == "pointwise") & (sides != 1))
+                | (sides == 0)
             ),
+            "replies_repeated": replies.list.n_unique() != sides,
             "scores_missing": ~failed & (pl.col("scores").list.len().fill_null(0) != sides),
             "scores_of_a_failure": failed & pl.col("scores").is_not_null(),
             "verdict_against_scores": ((pl.col("kind") == "pairwise") & against).fill_null(False),
@@ -492,8 +499,10 @@ def _judgments() -> Contract:
         facts={
             "failed": failed,
             "tie": verdict == "tie",
-            "first_shown_preferred": (verdict == "win") & (places.list.first() == 0)
-            | (verdict == "loss") & (places.list.first() == 1),
+            "first_shown_preferred": ((verdict == "win") & (first_shown == 0))
+            | ((verdict == "loss") & (first_shown == 1)),
+            "second_shown_preferred": ((verdict == "win") & (first_shown == 1))
+            | ((verdict == "loss") & (first_shown == 0)),
         },
         numbers={"text_chars": pl.col("text").str.len_chars().fill_null(0).cast(pl.Int64)},
     )
@@ -501,6 +510,7 @@ def _judgments() -> Contract:
 
 def _ratings() -> Contract:
     rating = pl.element().struct.field("rating")
+    mean = pl.col("attributes").list.eval(rating).list.mean()
     return Contract(
         defects={
             **_row_defects(),
@@ -511,6 +521,7 @@ def _ratings() -> Contract:
             "attributes_empty": pl.col("attributes").list.len().fill_null(0) == 0,
             "attribute_not_finite": _some("attributes", ~rating.is_finite()),
             "rating_not_finite": ~pl.col("rating").is_finite(),
+            "rating_is_not_the_mean": ((mean - pl.col("rating")).abs() > 1e-9).fill_null(False),
             "response_id_malformed": _malformed("response_id"),
             "judgment_ids_empty": pl.col("judgment_ids").list.len().fill_null(0) == 0,
             "method_unknown": _unknown("method", METHODS),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.schemas.across import Apart, OneSplit, Resolves, SameSplit, Unique, evidence_against
+from tilth.schemas.across import Apart, HeldOut, OneSplit, Resolves, SameSplit, Unique, evidence_against
 
 FEW = st.sampled_from("abcde")
 
@@ -62,6 +62,32 @@ def test_single_references_and_nulls() -> None:
     """A plain column is looked up like a list, and a null leads nowhere."""
     frames = {**lazy(pair_id=["a", "x", None]), "target": pl.LazyFrame({"id": ["a"]})}
     assert Resolves("m", "pair_id", "target").count("table", frames) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(FEW), st.lists(st.tuples(FEW | st.none(), st.sampled_from(["train", "validation", "test"]))))
+def test_what_was_trained_on_is_counted(held: list[str], rows: list[tuple[str | None, str]]) -> None:
+    """Every row whose value stands in a training row is counted once, however often it stands there."""
+    frames = {
+        "table": pl.LazyFrame({"prompt_id": held}, schema={"prompt_id": pl.String}),
+        "pairs": pl.LazyFrame(rows, schema={"prompt_id": pl.String, "split": pl.String}, orient="row"),
+    }
+    seen = {value for value, split in rows if split == "train"}
+    assert HeldOut("m", "prompt_id", "pairs").count("table", frames) == sum(one in seen for one in held)
+
+
+def test_no_prompt_is_the_prompt_of_no_pair() -> None:
+    """A null among the training rows is nobody's prompt."""
+    frames = {**lazy(prompt_id=[None, "a"]), "pairs": pl.LazyFrame({"prompt_id": [None], "split": ["train"]})}
+    frames["pairs"] = frames["pairs"].cast({"prompt_id": pl.String})
+    assert HeldOut("m", "prompt_id", "pairs").count("table", frames) == 0
+
+
+def test_no_list_refers_to_nothing() -> None:
+    """A row without a list has no references; a null within a list leads nowhere."""
+    listed = pl.LazyFrame({"ids": [None, [], ["a", None, "x"]]}, schema={"ids": pl.List(pl.String)})
+    frames = {"table": listed, "target": pl.LazyFrame({"id": ["a"]})}
+    assert Resolves("m", "ids", "target").count("table", frames) == 2
 
 
 def test_rows_stand_where_their_conversation_stands() -> None:

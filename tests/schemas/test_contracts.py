@@ -22,6 +22,7 @@ def turns(*said: tuple[str | None, str | None]) -> list[dict[str, str | None]]:
 ASKED = turns(("user", "how deep do I sow peas?"))
 GOOD_REPLY, BAD_REPLY = turns(("assistant", "five centimetres")), turns(("assistant", "on the roof"))
 SIDES = {"prompt": ASKED, "prompt_id": "a" * 32, "conversation_id": "c" * 32, "feedback_ids": ["f" * 32]}
+UNSIGNALLED = {name: value for name, value in SIDES.items() if name != "feedback_ids"}
 GOOD: dict[str, dict[str, Any]] = {
     "conversations": {
         "id": "c" * 32,
@@ -79,6 +80,71 @@ GOOD: dict[str, dict[str, Any]] = {
         "method": "rules",
         "split": "train",
     },
+    "preferences": {
+        "id": "1" * 32,
+        "prompt_id": "a" * 32,
+        "target_index": 1,
+        "preferences": ["names a depth in centimetres"],
+        "feedback_ids": ["f" * 32],
+        "model": "m@1",
+        "prompt_version": "feedback/preferences@1",
+        "conversation_id": "c" * 32,
+        "method": "model",
+        "split": "train",
+    },
+    "responses": {
+        **UNSIGNALLED,
+        "id": "2" * 32,
+        "completion": GOOD_REPLY,
+        "role": "expert",
+        "sample_index": 0,
+        "model": "m@1",
+        "guided": True,
+        "flags": [],
+        "method": "model",
+        "split": "train",
+    },
+    "judgments": {
+        "id": "3" * 32,
+        "item_id": "4" * 32,
+        "kind": "pairwise",
+        "judge": "strict",
+        "model": "m@1",
+        "prompt_version": "judge/pairwise@1",
+        "protocol": "5" * 32,
+        "order": [1, 0],
+        "sample_index": 0,
+        "verdict": "win",
+        "scores": [8.0, 3.0],
+        "text": "it names a depth",
+        "response_ids": ["2" * 32, "6" * 32],
+        "prompt_id": "a" * 32,
+        "conversation_id": "c" * 32,
+        "method": "model",
+        "split": "train",
+    },
+    "ratings": {
+        **UNSIGNALLED,
+        "id": "7" * 32,
+        "completion": GOOD_REPLY,
+        "model": "m@1",
+        "attributes": [{"name": "honesty", "rating": 4.0}, {"name": "helpfulness", "rating": 5.0}],
+        "rating": 4.5,
+        "response_id": "2" * 32,
+        "judgment_ids": ["3" * 32],
+        "method": "model",
+        "split": "train",
+    },
+    "evaluation": {
+        **SIDES,
+        "id": "8" * 32,
+        "checklist": ["names a depth in centimetres"],
+        "reference": BAD_REPLY,
+        "cluster": 0,
+        "distance": 0.25,
+        "method": "model",
+        "split": "test",
+    },
     "quarantine": {
         "id": "9" * 32,
         "source": "log.jsonl",
@@ -108,6 +174,8 @@ BAD_PROMPT = [
     ("null_content", {"prompt": [*turns(("system", None)), *ASKED]}),
     ("nul_character", {"prompt": NUL}),
 ]
+BAD_UNSIGNALLED = [case for case in BAD_PROMPT if case[0] != "feedback_ids_empty"]
+FAILED = {"verdict": "failed", "scores": None, "text": None, "reason": "malformed_output"}
 BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "conversations": [
         ("id_malformed", {"id": "C" * 32}),
@@ -181,6 +249,8 @@ BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("margin_not_positive", {"margin": None}),
         ("margin_is_not_the_difference", {"margin": 1.0}),
         ("origin_unknown", {"origin": "guess"}),
+        ("judgment_ids_empty", {"origin": "expert"}),
+        ("judgment_ids_empty", {"origin": "rated", "judgment_ids": []}),
     ],
     "unpaired": [
         *BAD_PROMPT,
@@ -207,6 +277,100 @@ BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("side_unknown", {"evidence": [{"side": "left", "quote": "roof"}]}),
         ("method_unknown", {"method": "magic"}),
         ("conversation_id_malformed", {"conversation_id": None}),
+    ],
+    "preferences": [
+        ("id_malformed", {"id": None}),
+        ("split_unknown", {"split": None}),
+        ("prompt_id_malformed", {"prompt_id": "a"}),
+        ("preferences_empty", {"preferences": []}),
+        ("preferences_empty", {"preferences": None}),
+        ("preferences_empty", {"preferences": ["is short", " "]}),
+        ("preferences_empty", {"preferences": ["is short", None]}),
+        ("target_negative", {"target_index": -1}),
+        ("target_negative", {"target_index": None}),
+        ("feedback_ids_empty", {"feedback_ids": []}),
+        ("feedback_ids_empty", {"feedback_ids": None}),
+        ("method_unknown", {"method": "magic"}),
+        ("prompt_version_null", {"prompt_version": None}),
+        ("conversation_id_malformed", {"conversation_id": None}),
+    ],
+    "responses": [
+        *BAD_UNSIGNALLED,
+        ("id_malformed", {"id": None}),
+        ("split_unknown", {"split": "dev"}),
+        ("completion_empty", {"completion": turns(("assistant", " "))}),
+        ("completion_empty", {"completion": None}),
+        ("completion_not_a_reply", {"completion": [*GOOD_REPLY, *ASKED]}),
+        ("role_unknown", {"role": "teacher"}),
+        ("role_unknown", {"role": None}),
+        ("model_null", {"model": None}),
+        ("guided_null", {"guided": None}),
+    ],
+    "judgments": [
+        ("id_malformed", {"id": None}),
+        ("split_unknown", {"split": None}),
+        ("item_id_malformed", {"item_id": None}),
+        ("kind_unknown", {"kind": "tournament"}),
+        ("verdict_unknown", {"verdict": "inconsistent"}),
+        ("verdict_unknown", {"verdict": None}),
+        ("verdict_not_of_its_kind", {"verdict": "rated"}),
+        ("verdict_not_of_its_kind", {"kind": "pointwise"}),
+        ("verdict_not_of_its_kind", {"kind": "listwise", "verdict": "rated"}),
+        ("judge_null", {"judge": None}),
+        ("judge_null", {"model": None}),
+        ("prompt_version_null", {"prompt_version": None}),
+        ("protocol_malformed", {"protocol": "both_orders"}),
+        ("order_is_no_permutation", {"order": [0, 0]}),
+        ("order_is_no_permutation", {"order": [1, 2]}),
+        ("order_is_no_permutation", {"order": [0]}),
+        ("order_is_no_permutation", {"order": [0, None]}),
+        ("order_is_no_permutation", {"order": None}),
+        ("replies_not_of_the_kind", {"response_ids": ["2" * 32]}),
+        ("replies_not_of_the_kind", {"kind": "pointwise", "verdict": "rated"}),
+        ("replies_not_of_the_kind", {"kind": "listwise", "response_ids": []}),
+        ("replies_not_of_the_kind", {"response_ids": None}),
+        ("replies_repeated", {"response_ids": ["2" * 32, "2" * 32]}),
+        ("scores_missing", {"scores": None}),
+        ("scores_missing", {"scores": [8.0]}),
+        ("scores_of_a_failure", {**FAILED, "scores": [-1.0, -1.0]}),
+        ("verdict_against_scores", {"verdict": "loss"}),
+        ("verdict_against_scores", {"verdict": "tie"}),
+        ("verdict_against_scores", {"scores": [3.0, 3.0]}),
+        ("reason_missing", {**FAILED, "reason": None}),
+        ("method_unknown", {"method": "magic"}),
+        ("conversation_id_malformed", {"conversation_id": None}),
+    ],
+    "ratings": [
+        *BAD_UNSIGNALLED,
+        ("id_malformed", {"id": None}),
+        ("split_unknown", {"split": None}),
+        ("completion_empty", {"completion": []}),
+        ("completion_not_a_reply", {"completion": ASKED}),
+        ("attributes_empty", {"attributes": []}),
+        ("attributes_empty", {"attributes": None}),
+        ("attribute_not_finite", {"attributes": [{"name": "honesty", "rating": None}]}),
+        ("attribute_not_finite", {"attributes": [{"name": "honesty", "rating": math.nan}]}),
+        ("rating_not_finite", {"rating": None}),
+        ("rating_not_finite", {"rating": math.nan}),
+        ("rating_is_not_the_mean", {"rating": 4.0}),
+        ("response_id_malformed", {"response_id": None}),
+        ("judgment_ids_empty", {"judgment_ids": []}),
+        ("judgment_ids_empty", {"judgment_ids": None}),
+    ],
+    "evaluation": [
+        *BAD_PROMPT,
+        ("id_malformed", {"id": None}),
+        ("split_unknown", {"split": None}),
+        ("checklist_empty", {"checklist": []}),
+        ("checklist_empty", {"checklist": [""]}),
+        ("reference_not_a_reply", {"reference": ASKED}),
+        ("reference_not_a_reply", {"reference": None}),
+        ("cluster_negative", {"cluster": -1}),
+        ("cluster_negative", {"cluster": None}),
+        ("distance_outside", {"distance": -0.1}),
+        ("distance_outside", {"distance": 2.1}),
+        ("distance_outside", {"distance": math.nan}),
+        ("in_training", {"split": "train"}),
     ],
     "quarantine": [
         ("id_malformed", {"id": None}),
@@ -256,6 +420,45 @@ def test_reactions_need_no_words() -> None:
     assert [flag for flag in CONTRACTS["feedback"].defects if counts[flag]] == []
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        FAILED,
+        {"verdict": "tie", "scores": [5.0, 5.0]},
+        {"verdict": "loss", "scores": [2.0, 5.0], "order": [0, 1]},
+        {"kind": "pointwise", "verdict": "rated", "scores": [4.0], "order": [0], "response_ids": ["2" * 32]},
+        {"kind": "listwise", "verdict": "ranked", "scores": [None, 2.0]},
+    ],
+)
+def test_judgments_of_every_kind_pass(row: dict[str, Any]) -> None:
+    """A failure without scores, a tie, a rating and a list with what could not be rated are no defects."""
+    counts = measure("judgments", rows("judgments", row)).counts
+    assert [flag for flag in CONTRACTS["judgments"].defects if counts[flag]] == []
+
+
+def test_the_place_that_a_judge_prefers_is_counted() -> None:
+    """What was shown first and won, what was shown second and won; a tie and a failure prefer no place."""
+    lost = {"verdict": "loss", "scores": [3.0, 8.0]}
+    shown = [{}, {"order": [0, 1]}, lost, {**lost, "order": [0, 1]}, {**lost, "order": [0, 1]}]
+    tie = {"verdict": "tie", "scores": [5.0, 5.0]}
+    counts = measure("judgments", rows("judgments", *shown, tie, FAILED)).counts
+    assert (counts["first_shown_preferred"], counts["second_shown_preferred"]) == (2, 3)
+    assert (counts["tie"], counts["failed"]) == (1, 1)
+
+
+def test_pairs_that_no_judge_saw_need_no_judgments() -> None:
+    """Judgments are asked of pairs that judges decided, feedback of those that rest on it."""
+    judged = {"origin": "rated", "feedback_ids": None, "judgment_ids": ["3" * 32]}
+    counts = measure("pairs", rows("pairs", judged, {"origin": "human_rank", "feedback_ids": []})).counts
+    assert [flag for flag in CONTRACTS["pairs"].defects if counts[flag]] == []
+
+
+def test_logged_replies_may_be_of_an_unknown_model() -> None:
+    """A log need not say which model answered; a reply that was asked for says it."""
+    logged = {"role": "logged", "model": None, "guided": False, "flags": None}
+    assert measure("responses", rows("responses", logged)).counts["model_null"] == 0
+
+
 def test_offsets_count_characters() -> None:
     """Evidence offsets are in characters, not in bytes."""
     quote = {"evidence": [{"label": "gratitude", "text": "größe 🌱", "start": 0, "end": 7}]}
@@ -294,7 +497,8 @@ def test_no_rows_have_no_shares() -> None:
 def tables_with_cuts(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]], list[int]]:
     table = draw(st.sampled_from(list(TABLES)))
     changes = draw(st.lists(st.sampled_from([{}, *(change for _, change in BAD[table])]), max_size=12))
-    number = {"feedback": "strength", "pairs": "margin", "unpaired": "weight"}.get(table)
+    measured = {"feedback": "strength", "pairs": "margin", "unpaired": "weight", "ratings": "rating"}
+    number = measured.get(table)
     if number:
         changes = [{**change, number: draw(st.floats() | st.none())} for change in changes]
     return table, changes, sorted(draw(st.lists(st.integers(0, len(changes)), max_size=4)))

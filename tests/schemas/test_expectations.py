@@ -47,6 +47,11 @@ def test_claims_are_made_once(table: str) -> None:
         ("pairs", "prompts_in_two_splits"),
         ("feedback", "evidence_not_in_message"),
         ("unpaired", "label_null"),
+        ("pairs", "judgment_ids_empty"),
+        ("judgments", "scores_of_a_failure"),
+        ("judgments", "verdict_against_scores"),
+        ("ratings", "attribute_not_finite"),
+        ("evaluation", "prompts_in_training_pairs"),
     ],
 )
 def test_what_must_never_happen_blocks(table: str, metric: str) -> None:
