@@ -169,10 +169,12 @@ def _filled(needed: set[int], before: Sequence[int], budget: int) -> list[int]:
 def _shown(
     messages: Sequence[Mapping[str, Any]], places: Sequence[int], asked: Sequence[int], limit: int
 ) -> list[dict[str, Any]]:
-    return [
-        {"index": at, "role": messages[at]["role"], "content": cut(messages[at]["content"] or "", limit), "asked": at in asked}
-        for at in places
-    ]  # fmt: skip
+    def message(at: int) -> dict[str, Any]:
+        said = messages[at]
+        content = cut(said["content"] or "", limit)
+        return {"index": at, "role": said["role"], "content": content, "asked": at in asked}
+
+    return [message(at) for at in places]
 
 
 def cut(text: str, limit: int) -> str:
