@@ -51,6 +51,15 @@ VERDICTS: Final = pl.Schema(
     }
 )
 
+FACTS: Final = pl.Schema(
+    {
+        "item_id": pl.String,
+        "gold": pl.String,  # win | loss | tie of reply a, by people; null where nobody said
+        "chars_a": pl.Int64,  # length of the reply in characters; null where it is not known
+        "chars_b": pl.Int64,
+    }
+)
+
 
 def votes_of(judgments: pl.DataFrame) -> pl.DataFrame:
     """The pairwise rows of the table `judgments` as `VOTES`. Raises `BadInput` for a vote that stands there twice."""
