@@ -114,9 +114,7 @@ def test_a_failed_sample_leaves_the_other_samples() -> None:
     assert found.kept.get_column("judgment_ids").list.len().to_list() == [1, 1]
 
 
-@pytest.mark.parametrize(
-    "failed", [{"attribute": "truthfulness"}, {"attribute": "helpfulness", "judge": "k"}]
-)
+@pytest.mark.parametrize(("attribute", "judge"), [("truthfulness", "j"), ("helpfulness", "k")])
 def test_an_attribute_or_a_judge_that_failed_wholly_gives_no_rating(attribute: str, judge: str) -> None:
     """Means over other attributes or other judges than the neighbours' are not taken for comparable."""
     found = ratings(_table(_judged("helpfulness", [4, 2]), _judged(attribute, None, judge)), _responses(2))
