@@ -17,7 +17,9 @@ from tilth.flows.options import (
     MaxCalls,
     MaxCost,
     MaxTokens,
+    Judges,
     Model,
+    Policy,
     RunnerName,
     Sets,
     Workspace,
@@ -48,12 +50,17 @@ class Recipe(StrEnum):
     """What `tilth run` can make."""
 
     observed = "observed"
+    wildfeedback = "wildfeedback"
 
 
 @app.command()
 def run(
     recipe: Annotated[
-        Recipe, typer.Argument(help="`observed`: feedback, pairs, labels and rationales, no model.")
+        Recipe,
+        typer.Argument(
+            help="observed: feedback, pairs, labels and rationales, no model. "
+            "wildfeedback: pairs by replies of models, judged in both orders, and an evaluation set."
+        ),
     ],
     source: Annotated[
         list[str] | None,
@@ -67,6 +74,11 @@ def run(
     column_map: Annotated[
         str | None, typer.Option("--map", help="A YAML column map, for a shape that Tilth does not know.")
     ] = None,
+    engine: EngineName = None,
+    model: Model = None,
+    base_url: BaseUrls = None,
+    policy: Policy = None,
+    judge: Judges = None,
     config: Config = None,
     sets: Sets = None,
     workspace: Workspace = None,
@@ -84,6 +96,7 @@ def run(
         tilth run observed --source logs/*.jsonl
         tilth run observed --source hf://datasets/allenai/WildChat-1M --format wildchat
         tilth run observed --source calls.json --map calls.yaml --json
+        tilth run wildfeedback --source logs/*.jsonl --base-url http://localhost:8000/v1 -m LARGE --policy SMALL --judge OTHER
     """
     from tilth.flows.launch import launch, preview
     from tilth.flows.show import print_preview, print_result
@@ -95,8 +108,12 @@ def run(
         map=column_map,
         workspace=workspace,
         runner=given_of(name=runner),
+        engine=given_of(kind=engine, model=model, base_urls=base_url),
         caps=caps,
     )
+    own = given_of(policy=policy, judging=given_of(judges=judge))
+    if own and recipe is not Recipe.observed:
+        options[recipe.value] = own
     if dry_run:
         seen = preview(recipe.value, config, options, sets or [])
         print_json(seen) if as_json else print_preview(seen)

@@ -47,6 +47,16 @@ EngineName = Annotated[
     ),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name, or its folder.")]
+Policy = Annotated[
+    str | None,
+    typer.Option("--policy", help="The model that is to be trained: a name at the engine, or in `engines`."),
+]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge", help="A judge, as NAME or NAME=WEIGHT; several make a panel. Default: the model."
+    ),
+]
 BaseUrls = Annotated[
     list[str] | None,
     typer.Option("--base-url", help="A server, as http://host:8000/v1; several are used as a pool."),

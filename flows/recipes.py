@@ -21,12 +21,14 @@ class Recipe:
         tables: what it commits, in one release.
         run: planned reads, the section `observed`, the recipe's own section, means, the largest share set aside.
         roles: which models it asks, by its own section; none for a recipe without a model.
+        files: files whose content the outcome rests on, by its own section.
         passing: (step, table) whose rows a later step makes final.
     """
 
     tables: tuple[str, ...]
     run: Run
     roles: Callable[[Any], Sequence[str]] = lambda _: ()
+    files: Callable[[Any], Mapping[str, str]] = lambda _: {}
     passing: frozenset[tuple[str, str]] = frozenset({("ingest", "conversations")})
 
 
@@ -39,6 +41,10 @@ def _observed(
 RECIPES: Final[Mapping[str, Recipe]] = {
     observed.NAME: Recipe(observed.TABLES, _observed),
     wildfeedback.NAME: Recipe(
-        wildfeedback.TABLES, wildfeedback.wildfeedback, wildfeedback.roles, wildfeedback.PASSING
+        wildfeedback.TABLES,
+        wildfeedback.wildfeedback,
+        wildfeedback.roles,
+        wildfeedback.files,
+        wildfeedback.PASSING,
     ),
 }

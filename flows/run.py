@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any  # Any: configurations of recipes, JSON values
+
+import fsspec
 
 import tilth
 from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog
@@ -15,7 +18,7 @@ from tilth.flows.result import Dataset, RunResult, SourceCount
 from tilth.flows.session import Session
 from tilth.flows.settings import Settings
 from tilth.pipelines.observed import Observation, Observed, quarantined
-from tilth.schemas import ConfigError, fingerprint
+from tilth.schemas import ConfigError, NotFound, fingerprint
 from tilth.transforms.inference.engines import identify
 from tilth.transforms.ingest import expand, plan
 from tilth.transforms.parts import write_bytes
@@ -29,7 +32,7 @@ class Job:
     name: str
     logs: Observed
     config: Any
-    models: Mapping[str, str]  # role -> what its answers are known by
+    models: Mapping[str, str]  # role -> what its answers are known by; of files that decide, their digests
     reads: Sequence[Mapping[str, Any]]
     workspace: str
     user_salt: str
@@ -110,8 +113,18 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
 def job_of(recipe: str, settings: Settings, reads: Sequence[Mapping[str, Any]]) -> Job:
     """The run that settings and planned reads stand for. Raises `ConfigError` when a model it needs is not named."""
     logs, config = settings.logs(), settings.recipe(recipe)
-    models = {role: identify(settings.role(role)) for role in RECIPES[recipe].roles(config)}
+    known = RECIPES[recipe]
+    models = {role: identify(settings.role(role)) for role in known.roles(config)}
+    models |= {f"file: {name}": _digest(uri) for name, uri in known.files(config).items()}
     return Job(recipe, logs, config, models, reads, settings.workspace.rstrip("/"), logs.ingest.user_salt)
+
+
+def _digest(uri: str) -> str:
+    """128 bits of a file's content. Raises `NotFound`."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    if not fs.isfile(path):
+        raise NotFound("no such file", found=uri, wanted="a file that the settings name", do="check its path")
+    return hashlib.blake2b(fs.cat_file(path), digest_size=16).hexdigest()
 
 
 def _files(observation: Observation) -> dict[str, list[str]]:

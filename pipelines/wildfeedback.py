@@ -13,21 +13,39 @@ differ is in docs/how-to/wildfeedback.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final  # Any: planned reads
 
+from tilth.pipelines.judging import judge
+from tilth.pipelines.means import Inputs, Means, outputs
+from tilth.pipelines.observed import Logged, Observation, Observed, read_logs, settle
 from tilth.transforms.feedback.cascade import Cascade
-from tilth.transforms.feedback.windows import Window
-from tilth.transforms.judging.protocol import Judge, Judging
+from tilth.transforms.feedback.labelling import Labelling
+from tilth.transforms.feedback.summaries import Summaries
+from tilth.transforms.inference.prompts import packaged_prompt
+from tilth.transforms.judging.protocol import Judge, Judging, Protocol
+from tilth.transforms.model_steps import (
+    Compare,
+    JudgedPairs,
+    LoggedReplies,
+    ModerationRequests,
+    PreferenceRequests,
+    ReadLabels,
+    ReadPreferences,
+    Replies,
+    ReplyRequests,
+    Represent,
+    SettleTurns,
+)
+from tilth.transforms.parts import Shard
 from tilth.transforms.responses.candidates import Replying
 from tilth.transforms.responses.comparisons import Compared
 from tilth.transforms.responses.moderation import Moderation
 from tilth.transforms.selection.representatives import Representatives
-
-if TYPE_CHECKING:
-    from tilth.pipelines.means import Means
-    from tilth.pipelines.observed import Observation, Observed
+from tilth.transforms.stage import Manifest, parts
+from tilth.transforms.steps import Pair
 
 NAME: Final = "wildfeedback"
 TABLES: Final = (
@@ -50,12 +68,14 @@ class WildFeedback:
     """The recipe's configuration; the fields are the keys of section `wildfeedback` in `tilth.yaml`.
 
     Args:
-        seed: of samples and of the orders in which lists are shown.
+        seed: of samples.
         expert: the role that answers with the user's preferences in view; empty for no expert candidates.
         policy: the model that is to be trained: it answers guided and plainly; empty for no on-policy candidates.
-        samples: replies per place and role of the policy; the expert gives one.
+        samples: replies per place of the policy; the expert gives one.
+        classifier: a file that `tilth feedback train` wrote; empty for none.
         cascade: which turns are settled without a model.
-        window: how much of a conversation one call is shown.
+        labelling: how turns are labelled.
+        summaries: how preferences are read from complaints.
         replies: how replies are drawn.
         compared: which replies are compared.
         moderation: who looks for harm.
@@ -67,8 +87,10 @@ class WildFeedback:
     expert: str = "model"
     policy: str = ""
     samples: int = 1
+    classifier: str = ""
     cascade: Cascade = field(default_factory=Cascade)
-    window: Window = field(default_factory=Window)
+    labelling: Labelling = field(default_factory=Labelling)
+    summaries: Summaries = field(default_factory=Summaries)
     replies: Replying = field(default_factory=Replying)
     compared: Compared = field(default_factory=Compared)
     moderation: Moderation = field(default_factory=Moderation)
@@ -83,6 +105,12 @@ def roles(config: WildFeedback) -> list[str]:
     return list(dict.fromkeys(role for role in (*asked, *moderated) if role))
 
 
+def files(config: WildFeedback) -> dict[str, str]:
+    """Files whose content the outcome rests on, by what they are."""
+    named = {"classifier": config.classifier, "judge prompt": config.judging.prompt_file}
+    return {name: uri for name, uri in named.items() if uri}
+
+
 def wildfeedback(
     reads: Sequence[Mapping[str, Any]],
     logs: Observed,
@@ -90,5 +118,164 @@ def wildfeedback(
     means: Means,
     max_quarantine_share: float = 1.0,
 ) -> Observation:
-    """Runs the recipe over planned reads."""
-    raise NotImplementedError
+    """Runs the recipe over planned reads (`tilth.transforms.ingest.plan`).
+
+    Raises `QuarantineOverflow` when more than `max_quarantine_share` of the source rows were set aside, and what
+    asking a model raises; finished work is kept, and the same call goes on there.
+    """
+    logged = read_logs(reads, logs, means.conduct, max_quarantine_share)
+    conversations = {f"{n:06d}": outputs(made, "conversations") for n, made in enumerate(logged.mined)}
+    stages: dict[str, dict[str, Manifest]] = {}
+    labels = _labels(stages, conversations, logs, config, means)
+    places = _preferences(stages, conversations, labels, config, means)
+    compared = _compared(stages, places, config, means)
+    protocol = config.judging.pairwise(config.seed)
+    judgments = judge({part: outputs(made, "items") for part, made in compared.items()}, protocol, means)
+    stages["judged_pairs"] = means.run(
+        JudgedPairs(protocol),
+        {
+            part: {**outputs(made, "comparisons"), "judgments": judgments[part]}
+            for part, made in compared.items()
+        },
+    )
+    signals = {part: {**inputs, **outputs(labels[part], "signals")} for part, inputs in conversations.items()}
+    stages["pair"] = means.run(Pair(logs.pairs), signals)
+    candidates = [*stages["pair"].values(), *stages["judged_pairs"].values()]
+    settled = settle(candidates, logs, logged.conversations, means.conduct)
+    evaluation = _evaluation(stages, settled, config, means)
+    return _observation(logged, stages, settled, evaluation, judgments, protocol)
+
+
+Stages = dict[str, dict[str, Manifest]]
+"""What each stage made of each part, for the tables and counts of the run."""
+
+
+def _labels(
+    stages: Stages, conversations: Mapping[str, Inputs], logs: Observed, config: WildFeedback, means: Means
+) -> dict[str, Manifest]:
+    """Feedback: settled without a model where that can be, else labelled."""
+    step = SettleTurns(
+        config.cascade, logs.feedback, config.labelling, config.classifier, _digest(config.classifier)
+    )
+    stages["cascade"] = settled = means.run(step, conversations)
+    answers = means.answer(settled, "label", "model")
+    known = {
+        part: {**conversations[part], **outputs(made, "turns", "known"), **answers[part]}
+        for part, made in settled.items()
+    }
+    stages["labels"] = means.run(ReadLabels(config.cascade, config.labelling), known)
+    return stages["labels"]
+
+
+def _digest(classifier: str) -> str:
+    if not classifier:
+        return ""
+    from tilth.transforms.feedback.classifier import load_classifier  # loads scikit-learn
+
+    return load_classifier(classifier).version
+
+
+def _preferences(
+    stages: Stages,
+    conversations: Mapping[str, Inputs],
+    labels: Mapping[str, Manifest],
+    config: WildFeedback,
+    means: Means,
+) -> dict[str, Inputs]:
+    """What users want of the replies that they criticised; parts without any are left out."""
+    criticised = {
+        part: {**inputs, **outputs(labels[part], "feedback")} for part, inputs in conversations.items()
+    }
+    stages["targets"] = asked = means.run(PreferenceRequests(config.summaries), criticised)
+    answers = means.answer(asked, "preferences", "model")
+    told = {part: {**outputs(made, "targets"), **answers[part]} for part, made in asked.items()}
+    stages["preferences"] = wishes = means.run(ReadPreferences(), told)
+    return {
+        part: {**conversations[part], **outputs(made, "preferences")}
+        for part, made in wishes.items()
+        if made.outputs.get("preferences")
+    }
+
+
+def _compared(
+    stages: Stages, places: Mapping[str, Inputs], config: WildFeedback, means: Means
+) -> dict[str, Manifest]:
+    """Replies of all roles beside what they are compared with."""
+    replies: dict[str, tuple[Shard, ...]] = dict.fromkeys(places, ())
+    for name, step in _replying(places, config, means):
+        stages[f"replies.{name}"] = step
+        for part, made in step.items():
+            replies[part] += tuple(made.outputs.get("responses", ()))
+    told = {part: {**inputs, "responses": replies[part]} for part, inputs in places.items()}
+    if config.moderation.by == "model":
+        prompt = packaged_prompt("tilth.transforms.responses", "moderation")
+        asked = means.run(ModerationRequests(prompt, config.moderation), told)
+        answers = means.answer(asked, "moderate", "moderator")
+        told = {part: {**inputs, **answers[part]} for part, inputs in told.items()}
+    step = Compare(config.compared, config.moderation, config.evaluation.splits)
+    stages["compare"] = means.run(step, told)
+    return stages["compare"]
+
+
+def _replying(
+    places: Mapping[str, Inputs], config: WildFeedback, means: Means
+) -> Iterator[tuple[str, dict[str, Manifest]]]:
+    """The replies of each role: logged, expert, and those of the policy with and without guidance."""
+    guidance = packaged_prompt("tilth.transforms.responses", "guided")
+    yield "logged", means.run(LoggedReplies(), places)
+    wanted = [("expert", config.expert, True, 1)] if config.expert else []
+    if config.policy:
+        wanted.append(("on_policy", config.policy, True, config.samples))
+    if "plain" in {
+        against for role, against in config.compared.pairs() if role in {one[0] for one in wanted}
+    }:
+        wanted.append(("plain", config.policy or config.expert, False, config.samples))
+    for name, role, guided, samples in wanted:
+        step = ReplyRequests(name, guidance if guided else None, config.replies, samples, config.seed)
+        asked = means.run(step, places)
+        answers = means.answer(asked, name, role)
+        told = {part: {**places[part], **answers[part]} for part in places}
+        yield name, means.run(Replies(name, means.ask(name, role).identity, guided), told)
+
+
+def _evaluation(
+    stages: Stages, settled: Sequence[Manifest], config: WildFeedback, means: Means
+) -> list[Manifest]:
+    """The held-out set; nothing when no criticised reply is in a held-out split."""
+    held_out = tuple(parts(list(stages["compare"].values()), "held_out"))
+    if not held_out:
+        return []
+    inputs = {
+        "held_out": held_out,
+        "pairs": tuple(parts(settled, "pairs")),
+        "preferences": tuple(parts(list(stages["preferences"].values()), "preferences")),
+    }
+    return list(means.run(Represent(config.evaluation), {"000000": inputs}).values())
+
+
+_HOMES: Final = {  # which stage makes a table final; others come from `settle`
+    "feedback": "labels",
+    "preferences": "preferences",
+    "responses": "compare",
+}
+
+
+def _observation(
+    logged: Logged,
+    stages: Stages,
+    settled: list[Manifest],
+    evaluation: list[Manifest],
+    judgments: Mapping[str, tuple[Shard, ...]],
+    protocol: Protocol,
+) -> Observation:
+    made = {"ingest": logged.ingested, "mine": logged.mined}
+    made |= {name: list(one.values()) for name, one in stages.items()}
+    made |= {"settle": settled, "represent": evaluation}
+    tables = {table: parts(made[home], table) for table, home in _HOMES.items()}
+    tables |= {table: parts(settled, table) for table in ("pairs", "unpaired", "rationales")}
+    tables["conversations"] = parts(logged.mined, "conversations")
+    tables["evaluation"] = parts(evaluation, "evaluation")
+    tables["judgments"] = [shard for part in sorted(judgments) for shard in judgments[part]]
+    tables["quarantine"] = [shard for one in made.values() for shard in parts(one, "quarantine")]
+    stored = json.dumps(asdict(protocol), sort_keys=True)
+    return Observation({table: tables[table] for table in TABLES}, made, {"tilth.protocol": stored})

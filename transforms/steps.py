@@ -25,7 +25,7 @@ from tilth.transforms.stage import Output, Task
 
 # Candidates are sorted by so many buckets of prompts; a settle task reads a range of them.
 BUCKETS: Final = 1024
-_CANDIDATE_ROWS: Final = 1024  # per row group, so that a range can be read without the rest
+CANDIDATE_ROWS: Final = 1024  # per row group, so that a range can be read without the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,8 @@ class Pair:
         siblings = sibling_pairs(conversations, self.policy, signals)
         labels = unpaired_labels(conversations, signals, self.policy)
         pairs = pl.concat([recovered.kept, siblings.kept])
-        out.write("candidate_pairs", _in_buckets(pairs), _CANDIDATE_ROWS)
-        out.write("candidate_unpaired", _in_buckets(labels.kept), _CANDIDATE_ROWS)
+        out.write("candidate_pairs", in_buckets(pairs), CANDIDATE_ROWS)
+        out.write("candidate_unpaired", in_buckets(labels.kept), CANDIDATE_ROWS)
         out.write("candidate_rationales", user_complaints(pairs, signals, conversations))
         out.write("quarantine", pl.concat([recovered.dropped, siblings.dropped, labels.dropped]))
 
@@ -151,7 +151,8 @@ def _read(task: Task, name: str, nothing: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([nothing, *(read_part(shard) for shard in task.inputs[name])])
 
 
-def _in_buckets(candidates: pl.DataFrame) -> pl.DataFrame:
+def in_buckets(candidates: pl.DataFrame) -> pl.DataFrame:
+    """Candidates sorted by the bucket of their prompt, as `Settle` reads them."""
     return candidates.with_columns(bucket(candidates, BUCKETS)).sort("bucket", maintain_order=True)
 
 

@@ -1,7 +1,7 @@
-"""Pairs that judges decided: a comparison becomes a pair only when the panel prefers the side that is meant to be better.
+"""Pairs that judges decided: a comparison becomes a pair only when the panel prefers the side meant to be better.
 
-Source: WildFeedback (arXiv 2408.15549, section 3), which keeps a pair when its checklist judge prefers the chosen side. We
-hold every pair to it, those of the expert too, and in both orders.
+Source: WildFeedback (arXiv 2408.15549, section 3), which keeps a pair of a policy's own replies when a checklist judge
+prefers the chosen side. We hold every pair to it, those of the expert too, and in both orders.
 """
 
 from __future__ import annotations

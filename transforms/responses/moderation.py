@@ -1,7 +1,7 @@
 """The moderation hook: what is harmful in a prompt or a reply never becomes a pair.
 
-WildFeedback (arXiv 2408.15549, section 3) filters prompts and replies with OpenAI's moderation endpoint. Here the hook is
-a function of yours, or a model that is asked.
+WildFeedback (arXiv 2408.15549, section 3) filters prompts and replies with OpenAI's moderation endpoint. Here the hook
+is a function of yours, or a model that is asked.
 """
 
 from __future__ import annotations

@@ -1,0 +1,352 @@
+"""The steps of recipes that ask models: each reads parts, calls pure rules, writes parts. No rule lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import polars as pl
+
+from tilth.schemas import Reason, empty
+from tilth.transforms.feedback import FeedbackRules, observe_reactions
+from tilth.transforms.feedback.cascade import TURNS, Cascade, Settled, joined, settle_turns
+from tilth.transforms.feedback.labelling import ASKED as LABELS_ASKED
+from tilth.transforms.feedback.labelling import Labelling, label_requests, labelled
+from tilth.transforms.feedback.summaries import Summaries, summaries, summary_requests, targets
+from tilth.transforms.inference.prompts import Prompt
+from tilth.transforms.judging.aggregate import by_panel
+from tilth.transforms.judging.protocol import Protocol
+from tilth.transforms.judging.steps import answered
+from tilth.transforms.judging.votes import votes_of
+from tilth.transforms.pairs.candidates import DROPPED
+from tilth.transforms.pairs.judged import judged_pairs
+from tilth.transforms.parts import read_part
+from tilth.transforms.responses.candidates import Replying, logged_replies, replies_of, reply_requests
+from tilth.transforms.responses.comparisons import (
+    COMPARISONS,
+    Compared,
+    comparison_items,
+    comparisons,
+)
+from tilth.transforms.responses.moderation import (
+    Moderation,
+    flags_by_function,
+    flags_by_model,
+    hook,
+    moderation_requests,
+)
+from tilth.transforms.responses.places import answerable, places
+from tilth.transforms.selection.representatives import Representatives, representatives
+from tilth.transforms.stage import Output, Task
+from tilth.transforms.steps import CANDIDATE_ROWS, in_buckets
+
+
+@dataclass(frozen=True, slots=True)
+class SettleTurns:
+    """Settles the turns that rules, and a classifier, are sure of; asks a model about the others.
+
+    Input: final `conversations`. Writes `turns`, `known` (feedback that stands unless a model says otherwise),
+    `requests` and `asked`.
+    """
+
+    cascade: Cascade
+    rules: FeedbackRules
+    labelling: Labelling
+    classifier: str = field(default="", compare=False)  # a file; known by its digest
+    classifier_digest: str = ""
+    name: ClassVar[str] = "cascade"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        conversations = _table(task, "conversations")
+        probabilities = None
+        if self.classifier:
+            from tilth.transforms.feedback import classifier  # loads scikit-learn
+
+            probabilities = classifier.probabilities(
+                conversations, classifier.load_classifier(self.classifier)
+            )
+        settled = settle_turns(
+            conversations, self.cascade, self.rules, probabilities, self.classifier_digest[:12]
+        )
+        questions = label_requests(conversations, settled.asked, self.labelling)
+        out.write("turns", settled.turns)
+        out.write("known", settled.feedback)
+        out.write("requests", questions.requests)
+        out.write("asked", questions.asked)
+        for name, count in settled.counts.items():
+            out.count(f"cascade.{name}", count)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLabels:
+    """Joins what the model said of turns with what was known of them.
+
+    Inputs: `conversations`, `turns`, `known`, `asked`, `completions`, `quarantine`. Writes final `feedback` and
+    `signals`: feedback as every path of a tree sees it, which pairing needs.
+    """
+
+    cascade: Cascade
+    labelling: Labelling
+    name: ClassVar[str] = "labels"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        conversations = _table(task, "conversations")
+        nothing = observe_reactions(conversations.clear())
+        turns, known = _parts(task, "turns", pl.DataFrame(schema=TURNS)), _parts(task, "known", nothing)
+        completions, _ = answered(task)
+        asked = _parts(task, "asked", pl.DataFrame(schema=LABELS_ASKED))
+        said = labelled(conversations, turns, asked, completions, self.labelling)
+        settled = Settled(known, turns, {})
+        words = joined(settled, said.feedback, said.answered, conversations)
+        signals = pl.concat([words, observe_reactions(conversations)])
+        out.write("feedback", signals.filter("owned").drop("owned"))
+        out.write("signals", signals)
+        out.write("quarantine", said.dropped)
+        _hand_on(task, out)
+        for name, count in said.counts.items():
+            out.count(f"labels.{name}", count)
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRequests:
+    """Asks what users want of the replies that they complained about.
+
+    Inputs: `conversations`, final `feedback`. Writes `targets`, `requests` and `asked`.
+    """
+
+    summaries: Summaries
+    name: ClassVar[str] = "preference_requests"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        conversations = _table(task, "conversations")
+        found = targets(_table(task, "feedback"), conversations, self.summaries)
+        questions = summary_requests(found.kept, conversations, self.summaries)
+        out.write("targets", found.kept)
+        out.write("requests", questions.requests)
+        out.write("asked", questions.asked)
+        out.write("quarantine", found.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPreferences:
+    """Reads what users want. Inputs: `targets`, `asked`, `completions`, `quarantine`. Writes `preferences`."""
+
+    name: ClassVar[str] = "preferences"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        if task.inputs["targets"]:
+            found = pl.concat([read_part(shard) for shard in task.inputs["targets"]])
+            asked = pl.concat([read_part(shard) for shard in task.inputs["asked"]])
+            completions, _ = answered(task)
+            made = summaries(found, asked, completions)
+            out.write("preferences", made.preferences)
+            out.write("quarantine", made.dropped)
+            for name, count in made.counts.items():
+                out.count(f"preferences.{name}", count)
+        _hand_on(task, out)
+
+
+def _hand_on(task: Task, out: Output) -> None:
+    """Requests without an answer, as the step that asked set them aside."""
+    for shard in task.inputs.get("quarantine", ()):
+        out.write("quarantine", read_part(shard))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRequests:
+    """Asks for replies at the places that users criticised.
+
+    Inputs: `preferences` and `conversations` of one part. Writes `requests` and `asked`.
+    """
+
+    role: str
+    guidance: Prompt | None
+    replying: Replying = field(default_factory=Replying)
+    samples: int = 1
+    seed: int = 0
+    name: ClassVar[str] = "reply_requests"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        where = answerable(_places(task))
+        asked = reply_requests(where, self.replying, self.guidance, self.samples, self.seed)
+        out.write("requests", asked.requests)
+        out.write("asked", asked.asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """Reads what one role replied.
+
+    Inputs: those of `ReplyRequests`, `asked`, `completions`, `quarantine`. Writes `responses`; what is no usable reply
+    is set aside.
+    """
+
+    role: str
+    model: str
+    guided: bool
+    name: ClassVar[str] = "replies"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        completions, failed = answered(task)
+        asked = pl.concat([read_part(shard) for shard in task.inputs["asked"]])
+        made, lost = replies_of(
+            _places(task), asked, completions, failed, self.role, self.model, guided=self.guided
+        )
+        out.write("responses", made)
+        out.write("quarantine", lost)
+
+
+@dataclass(frozen=True, slots=True)
+class ModerationRequests:
+    """Asks the moderator about replies. Inputs: `responses`. Writes `requests` and `asked`."""
+
+    prompt: Prompt
+    moderation: Moderation
+    name: ClassVar[str] = "moderation_requests"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        requests, asked = moderation_requests(_table(task, "responses"), self.prompt, self.moderation)
+        out.write("requests", requests)
+        out.write("asked", asked)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedReplies:
+    """The logged replies that users criticised, as rows of `responses`. Inputs: `preferences`, `conversations`."""
+
+    name: ClassVar[str] = "replies"
+    version: ClassVar[str] = "1-logged"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        where = _places(task)
+        out.write("responses", logged_replies(where, where.get_column("reply"), where.get_column("model")))
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Puts candidates beside what they are compared with.
+
+    Inputs: `preferences`, `conversations`, `responses` of all roles, and for a moderator `asked` and `completions`.
+    Writes final `responses` with their flags, `comparisons`, `items` and `held_out`; places without a candidate are set
+    aside.
+    """
+
+    compared: Compared
+    moderation: Moderation = field(default_factory=Moderation)
+    held_out: tuple[str, ...] = ()  # splits of which places go to the evaluation set as well
+    name: ClassVar[str] = "compare"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        responses = self._flagged(task)
+        where = _places(task)
+        rows = comparisons(where, responses, self.compared)
+        out.write("responses", responses)
+        out.write("comparisons", rows)
+        out.write("items", comparison_items(rows) if rows.height else rows)
+        out.write("held_out", self._held_out(where))
+        out.write("quarantine", _without(where, rows))
+
+    def _held_out(self, where: pl.DataFrame) -> pl.DataFrame:
+        rows = where.filter(pl.col("split").is_in(self.held_out))
+        same = ("prompt", "prompt_id", "feedback_ids", "conversation_id", "split")
+        return rows.select(*same, checklist="preferences", reference="reply")
+
+    def _flagged(self, task: Task) -> pl.DataFrame:
+        responses = _table(task, "responses")
+        if self.moderation.by == "none":
+            return responses
+        if self.moderation.by == "function":
+            flags = flags_by_function(responses, hook(self.moderation))
+        else:
+            completions, _ = answered(task)
+            flags = flags_by_model(
+                pl.concat([read_part(shard) for shard in task.inputs["asked"]]), completions
+            )
+        named = flags.select(id="response_id", found="flags")
+        flagged = responses.join(named, on="id", how="left", maintain_order="left")
+        return flagged.with_columns(flags="found").drop("found")
+
+
+def _without(where: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    alone = where.join(rows, on=["conversation_id", "target_index"], how="anti")
+    return alone.select(
+        source="source",
+        stage=pl.lit("compare"),
+        reason=pl.lit(Reason.NO_CANDIDATE.value),
+        key=pl.format("conversations#id={}#message={}", "conversation_id", "target_index"),
+        detail=pl.lit("no candidate reply to compare: none was given, or tools were called before it"),
+        payload=pl.struct("conversation_id", "target_index").struct.json_encode(),
+        source_rows=pl.lit(0, pl.Int32),
+    ).cast(DROPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPairs:
+    """Keeps the comparisons that the panel decided for the side that is meant to be better.
+
+    Inputs: `comparisons`, `judgments`. Writes `candidate_pairs`, which `Settle` decides over.
+    """
+
+    protocol: Protocol
+    name: ClassVar[str] = "judged_pairs"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        rows = _parts(task, "comparisons", pl.DataFrame(schema=COMPARISONS))
+        judgments = _table(task, "judgments")
+        verdicts = by_panel(votes_of(judgments), self.protocol.aggregation, self.protocol.weights)
+        ruled = judged_pairs(rows, verdicts, judgments)
+        out.write("candidate_pairs", in_buckets(ruled.kept), CANDIDATE_ROWS)
+        out.write("quarantine", ruled.dropped)
+        for verdict, count in verdicts.group_by("verdict").len().iter_rows():
+            out.count(f"verdict.{verdict}", count)
+
+
+@dataclass(frozen=True, slots=True)
+class Represent:
+    """Chooses the prompts to evaluate on, over all parts.
+
+    Inputs: all `held_out` parts of `Compare`, `preferences`, and settled `pairs`. Writes `evaluation`.
+    """
+
+    config: Representatives
+    name: ClassVar[str] = "represent"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task; only held-out rows are read whole."""
+        columns = ["prompt_id", "split"]
+        seen = [read_part(shard, columns) for shard in (*task.inputs["pairs"], *task.inputs["preferences"])]
+        trained = pl.concat(seen).filter(pl.col("split") == "train").get_column("prompt_id")
+        candidates = pl.concat([read_part(shard) for shard in task.inputs["held_out"]])
+        out.write("evaluation", representatives(candidates, self.config, trained))
+
+
+def _places(task: Task) -> pl.DataFrame:
+    return places(_table(task, "preferences"), _table(task, "conversations"))
+
+
+def _table(task: Task, name: str) -> pl.DataFrame:
+    return _parts(task, name, empty(name))
+
+
+def _parts(task: Task, name: str, nothing: pl.DataFrame) -> pl.DataFrame:
+    return pl.concat([nothing, *(read_part(shard) for shard in task.inputs.get(name, ()))])
