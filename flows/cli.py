@@ -14,10 +14,10 @@ from tilth.flows.options import (
     DryRun,
     EngineName,
     Json,
+    Judges,
     MaxCalls,
     MaxCost,
     MaxTokens,
-    Judges,
     Model,
     Policy,
     RunnerName,
@@ -96,7 +96,7 @@ def run(
         tilth run observed --source logs/*.jsonl
         tilth run observed --source hf://datasets/allenai/WildChat-1M --format wildchat
         tilth run observed --source calls.json --map calls.yaml --json
-        tilth run wildfeedback --source logs/*.jsonl --base-url http://localhost:8000/v1 -m LARGE --policy SMALL --judge OTHER
+        tilth run wildfeedback -s logs/*.jsonl --base-url http://localhost:8000/v1 -m LARGE --policy SMALL --judge OTHER
     """
     from tilth.flows.launch import launch, preview
     from tilth.flows.show import print_preview, print_result

@@ -228,8 +228,8 @@ class ModerationRequests:
 class LoggedReplies:
     """The logged replies that users criticised, as rows of `responses`. Inputs: `preferences`, `conversations`."""
 
-    name: ClassVar[str] = "replies"
-    version: ClassVar[str] = "1-logged"
+    name: ClassVar[str] = "logged_replies"
+    version: ClassVar[str] = "1"
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple  # Any: rows of frames
 
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES, Reason, TilthError, conform, content_ids
+from tilth.schemas import PL_MESSAGES, Reason, TilthError, conform, content_ids, polars_schema
 from tilth.schemas.ids import messages_key
 from tilth.transforms.inference.prompts import Prompt, as_chat
 from tilth.transforms.inference.requests import REQUESTS, Sampling
@@ -148,13 +148,12 @@ def replies_of(
 
 
 def response_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of table `responses` with their ids, from what is known of them; sorted by id, equal ones once."""
+    """Rows of table `responses` with their ids, from frames that hold its columns and others; equal ones once."""
     columns = ("conversation_id", "prompt_id", "role", "model")
     keys = [*(pl.col(name) for name in columns), pl.col("sample_index").cast(pl.String)]
     ids = content_ids(rows, "responses", [*keys, messages_key("completion")])
-    wanted = [name for name in rows.columns if name not in ("preferences", "source", "target_index", "text")]
-    extra = {"id", "finish_reason", "reason", "detail"}
-    kept = rows.select(name for name in wanted if name not in extra).with_columns(ids.alias("id"))
+    known = [name for name in polars_schema("responses") if name in rows.columns and name != "id"]
+    kept = rows.select(known).with_columns(ids.alias("id"))
     return conform(kept, "responses").unique("id", keep="first", maintain_order=True).sort("id")
 
 
@@ -178,12 +177,10 @@ def _lost(rows: pl.DataFrame, reason: str, detail: str, role: str) -> pl.DataFra
     ).cast(DROPPED)
 
 
-def logged_replies(
-    places: pl.DataFrame, replies: Sequence[Any] | pl.Series, models: pl.Series
-) -> pl.DataFrame:
+def logged_replies(places: pl.DataFrame, replies: pl.Series, models: pl.Series) -> pl.DataFrame:
     """Rows of `responses` for what the assistant answered at these places when the conversation was logged."""
     rows = places.with_columns(
-        completion=pl.Series(replies).cast(PL_MESSAGES),
+        completion=replies.cast(PL_MESSAGES),
         model=models,
         role=pl.lit("logged"),
         guided=pl.lit(False),
