@@ -10,6 +10,8 @@ from enum import StrEnum
 from statistics import NormalDist
 from typing import Any, Final  # Any: JSON
 
+from loopback.sensible import Habits
+
 _NORMAL: Final = NormalDist()
 
 
@@ -38,6 +40,11 @@ class Behaviour:
     api_key: str = ""  # other keys get 401; "" takes any
     strict_model: bool = False  # other models get 404
     forbid: bool = False  # every chat gets 403
+    # what is answered: "" any text that fits, "sensible" what `loopback.sensible` says where it knows what is asked
+    script: str = ""
+    position_bias: float = 0.0  # of sensible judges: `loopback.sensible.Habits`
+    tie_share: float = 0.0
+    garble_share: float = 0.0
     # time
     latency_s: float = 0.0  # median
     sigma: float = 0.0  # of the lognormal; 0 for a constant
@@ -62,6 +69,15 @@ class Behaviour:
     poison: str = ""  # a prompt that holds this gets 400, with the prompt in the body
     max_model_len: int = 0  # words of prompt and max_tokens beyond it get vLLM's 400; 0 for no limit
     die_after: int = 0  # the process ends on the chat after so many; 0 for never
+
+    def __post_init__(self) -> None:
+        if self.script not in ("", "sensible"):
+            raise TypeError(f"no such script: {self.script}")
+
+    @property
+    def habits(self) -> Habits:
+        """How sensible judges err."""
+        return Habits(self.position_bias, self.tie_share, self.garble_share, self.seed)
 
     def changed(self, settings: Mapping[str, Any]) -> Behaviour:
         """A copy with other settings. Raises TypeError for an unknown one."""

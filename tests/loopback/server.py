@@ -17,6 +17,7 @@ import orjson
 
 from loopback.answers import answer, cut, logprobs, opening_hash, prompt_hash, request_hash
 from loopback.behaviour import Behaviour, Fate
+from loopback.sensible import Question, sensible_answer
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _KEY: Final = re.compile(rb"\r\nauthorization: *Bearer +([^\r]*)", re.IGNORECASE)
@@ -293,7 +294,7 @@ class Server:
     def _chat_body(self, call: Call) -> dict[str, Any]:
         body = call.body
         schema, choices = _shape(body)
-        text = "" if call.fate is Fate.EMPTY else answer(call.digest, schema, choices)
+        text = "" if call.fate is Fate.EMPTY else self._text(call, schema, choices)
         if (schema is not None or choices) and 0 < call.tries <= self.behaviour.malformed_tries:
             text = f"Sure: {text[: len(text) // 2]}"
         text, reason = cut(text, _max_tokens(body), _stop(body))
@@ -305,6 +306,13 @@ class Server:
             "id": f"chatcmpl-{self.total}", "object": "chat.completion", "created": 0, "model": body.get("model"),
             "choices": [choice], "usage": _usage(body, text),
         }  # fmt: skip
+
+    def _text(self, call: Call, schema: Mapping[str, Any] | None, choices: list[str] | None) -> str:
+        now, body, said = self.behaviour, call.body, None
+        if now.script and not choices:
+            asked = Question(body["messages"], str(body.get("model")), body.get("seed"), schema)
+            said = sensible_answer(asked, now.habits)
+        return answer(call.digest, schema, choices) if said is None else said
 
     def _finish(self, call: Call, status: int, body: bytes, headers: bytes = b"") -> None:
         self._leave(call)
