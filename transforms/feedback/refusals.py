@@ -38,11 +38,17 @@ def flagged(
     """
     said = pl.Series("found", _found(feedback, conversations, rules), dtype=pl.Boolean)
     complaint = pl.col("polarity") == "negative"
-    rows = feedback.with_columns(said, complaint.alias("complaint"))
-    flag = (pl.col("on_refusal").fill_null(False) | pl.col("found")) & pl.col("complaint")
-    by_reply = (flag.any().over("conversation_id", "target_index") & pl.col("complaint")).alias("on_refusal")
-    by_signal = pl.col("on_refusal").any().over("id")
-    return rows.with_columns(by_reply).with_columns(by_signal).select(feedback.columns)
+    flag = ((pl.col("on_refusal").fill_null(False) | pl.col("found")) & complaint).alias("on_refusal")
+    rows = feedback.with_columns(said).with_columns(flag)
+    count = -1
+    while count != (
+        count := int(rows.get_column("on_refusal").sum())
+    ):  # from reply to signal to reply of a tree
+        rows = rows.with_columns(
+            pl.col("on_refusal").any().over("conversation_id", "target_index") & complaint
+        )
+        rows = rows.with_columns(pl.col("on_refusal").any().over("id") & complaint)
+    return rows.select(feedback.columns)
 
 
 def _found(feedback: pl.DataFrame, conversations: pl.DataFrame, rules: FeedbackRules) -> pl.Series:
