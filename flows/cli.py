@@ -115,7 +115,7 @@ def run(
     if own and recipe is not Recipe.observed:
         options[recipe.value] = own
     if dry_run:
-        seen = preview(recipe.value, config, options, sets or [])
+        seen = preview(recipe.value, config, options, sets or [], quiet=as_json)
         print_json(seen) if as_json else print_preview(seen)
         return
     result = launch(recipe.value, config, options, sets or [], quiet=as_json)

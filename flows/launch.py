@@ -36,12 +36,14 @@ def launch(
 
 
 def preview(
-    recipe: str, config: str | None, options: Mapping[str, Any], sets: Sequence[str]
+    recipe: str, config: str | None, options: Mapping[str, Any], sets: Sequence[str], *, quiet: bool = False
 ) -> dict[str, Any]:
-    """What a run of a recipe would read, and that it asks no model. Runs nothing."""
-    from tilth.flows.run import preview as look
+    """What a run of a recipe would read, ask and spend. Asks nothing."""
+    from tilth.flows.conductor import Conductor
+    from tilth.flows.preview import preview as look
 
-    return look(recipe, load(config, options, sets))
+    with Bars(enabled=not quiet) as bars:
+        return look(recipe, load(config, options, sets), Conductor(bars.update))
 
 
 def launch_ask(

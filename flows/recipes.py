@@ -9,8 +9,10 @@ from typing import Any, Final  # Any: each recipe's own configuration
 from tilth.pipelines import observed, wildfeedback
 from tilth.pipelines.means import Means
 from tilth.pipelines.observed import Observation, Observed
+from tilth.pipelines.planned import Planned
 
 Run = Callable[[Sequence[Mapping[str, Any]], Observed, Any, Means, float], Observation]
+Plan = Callable[[Sequence[Mapping[str, Any]], Observed, Any, Means, float], list[Planned]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Recipe:
         run: planned reads, the section `observed`, the recipe's own section, means, the largest share set aside.
         roles: which models it asks, by its own section; none for a recipe without a model.
         files: files whose content the outcome rests on, by its own section.
+        planned: what it would ask, taking what `run` takes.
         passing: (step, table) whose rows a later step makes final.
     """
 
@@ -29,6 +32,7 @@ class Recipe:
     run: Run
     roles: Callable[[Any], Sequence[str]] = lambda _: ()
     files: Callable[[Any], Mapping[str, str]] = lambda _: {}
+    planned: Plan = lambda *_: []
     passing: frozenset[tuple[str, str]] = frozenset({("ingest", "conversations")})
 
 
@@ -43,8 +47,9 @@ RECIPES: Final[Mapping[str, Recipe]] = {
     wildfeedback.NAME: Recipe(
         wildfeedback.TABLES,
         wildfeedback.wildfeedback,
-        wildfeedback.roles,
-        wildfeedback.files,
-        wildfeedback.PASSING,
+        roles=wildfeedback.roles,
+        files=wildfeedback.files,
+        planned=wildfeedback.planned,
+        passing=wildfeedback.PASSING,
     ),
 }

@@ -56,24 +56,8 @@ class Job:
         return fingerprint([tilth.__version__, self.name, self.public_config, list(self.reads)])
 
 
-def preview(recipe: str, settings: Settings) -> dict[str, Any]:
-    """What a run would read: sources with shape and size. Reads no more than is needed to know a source's shape."""
-    reads = _plan(settings)
-    files = {
-        file["uri"]: {"source": file["uri"], "shape": read["shape"], "bytes": file["size_bytes"]}
-        for read in reads
-        for file in read["files"]
-    }
-    return {
-        "recipe": recipe,
-        "status": "forecast",
-        "sources": list(files.values()),
-        "calls": 0,
-        "model": None,
-    }
-
-
-def _plan(settings: Settings) -> list[dict[str, Any]]:
+def planned_reads(settings: Settings) -> list[dict[str, Any]]:
+    """What would be read, source by source. Raises `ConfigError` without a source."""
     if not settings.sources:
         raise ConfigError(
             "no source given", wanted="at least one URI", do="add --source, or `sources:` to tilth.yaml"
@@ -87,14 +71,13 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     Raises `QuarantineOverflow` when too many rows are broken, `ChecksFailed` when a critical check fails; the
     catalog is then as it was, and the staged files are kept for looking at.
     """
-    reads = conductor.perform("plan", lambda: _plan(settings))
+    reads = conductor.perform("plan", lambda: planned_reads(settings))
     job = job_of(recipe, settings, reads)
     catalog = open_catalog(job.workspace)
     committed = catalog.find_run(recipe, job.run_id)
     if committed:
         return _result(job, committed, {}, json.loads(committed[0].properties["tilth.summary"]), "unchanged")
-    places = {table: catalog.staging(recipe, table, job.run_id) for table in job.recipe.tables}
-    with Session(settings, job.run_id, conductor, places, job.recipe.passing) as session:
+    with session_of(job, settings, conductor, catalog) as session:
         observation = job.recipe.run(
             job.reads, job.logs, job.config, session.means, settings.max_quarantine_share
         )
@@ -108,6 +91,12 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     )
     session.clear()
     return _result(job, versions, conductor.seconds, summary, "committed")
+
+
+def session_of(job: Job, settings: Settings, conductor: Conductor, catalog: Catalog) -> Session:
+    """A sitting of the run: what it makes final is staged in the catalog, where nothing is visible before a commit."""
+    places = {table: catalog.staging(job.name, table, job.run_id) for table in job.recipe.tables}
+    return Session(settings, job.run_id, conductor, places, job.recipe.passing)
 
 
 def job_of(recipe: str, settings: Settings, reads: Sequence[Mapping[str, Any]]) -> Job:
@@ -180,7 +169,11 @@ def _summary(job: Job, observation: Observation) -> dict[str, Any]:
         "dropped": quarantined(manifests, "dropped."),
         "passed_over": quarantined(manifests, "passed_over."),
         "warnings": _warnings(job, manifests),
+        "notes": {name: quarantined(manifests, f"{name}.") for name in _NOTED},
     }
+
+
+_NOTED = ("cascade", "labels", "preferences", "verdict")  # prefixes of what steps with models count
 
 
 def _per_source(manifests: Sequence[Manifest]) -> list[SourceCount]:

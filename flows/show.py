@@ -24,9 +24,9 @@ _USED = {
     "completion_tokens": "answer tokens",
 }
 _NEXT = (
-    "tilth catalog head observed.pairs",
-    'tilth catalog query "select origin, count(*) from observed.pairs group by 1"',
-    "tilth check observed.pairs",
+    "tilth catalog head RECIPE.pairs",
+    'tilth catalog query "select origin, count(*) from RECIPE.pairs group by 1"',
+    "tilth check RECIPE.pairs",
 )
 
 
@@ -78,11 +78,31 @@ def print_result(result: Row, workspace: str | None) -> None:
     _print_counts(result["quarantined"], "set aside, in source rows", "reason")
     _print_counts(result["dropped"], "candidates for pairs and labels that were not used", "reason")
     _print_counts(result["passed_over"], "conversations not mined (rules read English)", "language")
+    _print_models(result)
     for warning in result["warnings"]:
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
+    recipe = result["datasets"][0]["name"].partition(".")[0]
     for word, command in zip(("next:", "", ""), _NEXT, strict=True):
         option = f" -w {workspace}" if workspace else ""
-        console.print(f"{word:<6}{escape(command + option)}", soft_wrap=True)
+        console.print(f"{word:<6}{escape(command.replace('RECIPE', recipe) + option)}", soft_wrap=True)
+
+
+def _print_models(result: Row) -> None:
+    """What models were asked for, and what the cascade saved them."""
+    if not result["usage"]:
+        return
+    names = ("calls", "hits", "prompt_tokens", "completion_tokens")
+    purposes = [
+        {"purpose": purpose, "model": used["model"], **{name: used[name] for name in names}}
+        for purpose, used in result["usage"]["purposes"].items()
+    ]
+    print_rows(purposes, "nothing in this sitting", "what models were asked in this sitting")
+    cascade = result["notes"].get("cascade", {})
+    if turns := cascade.get("turns"):
+        settled = turns - cascade.get("asked", 0)
+        spared = cascade.get("conversations_without_call", 0)
+        said = f"{settled:,} of {turns:,} turns were settled without a model, {spared:,} of"
+        _console().print(f"{said} {cascade['conversations']:,} conversations needed no call for labels")
 
 
 def _print_counts(counts: Mapping[str, int], title: str, key: str) -> None:
@@ -93,7 +113,18 @@ def _print_counts(counts: Mapping[str, int], title: str, key: str) -> None:
 def print_preview(seen: Row) -> None:
     """What `tilth run --dry-run` says."""
     print_rows(seen["sources"], "no source", "what would be read")
-    _console().print(f"recipe {seen['recipe']}: no model is asked, nothing to pay")
+    console = _console()
+    if not seen["asked"]:
+        console.print(f"recipe {seen['recipe']}: no model is asked, nothing to pay")
+        return
+    print_rows(seen["asked"], "", "what models would be asked; tokens of answers at most")
+    cost = "no prices set" if seen["cost_most"] is None else f"cost at most {seen['cost_most']:,}"
+    console.print(f"{seen['calls']:,} calls, {seen['prompt_tokens']:,} tokens of prompts; {cost}")
+    console.print(
+        "an estimate rests on how many replies are criticised, which is known once turns are labelled"
+    )
+    if seen["stops_at"]:
+        console.print(f"[yellow]note:[/yellow] {seen['stops_at']} might stop this run before its end")
 
 
 def print_answers(result: Row) -> None:

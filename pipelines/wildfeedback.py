@@ -21,6 +21,7 @@ from typing import Any, Final  # Any: planned reads
 from tilth.pipelines.judging import judge
 from tilth.pipelines.means import Inputs, Means, outputs
 from tilth.pipelines.observed import Logged, Observation, Observed, read_logs, settle
+from tilth.pipelines.planned import Planned
 from tilth.transforms.feedback.cascade import Cascade
 from tilth.transforms.feedback.labelling import Labelling
 from tilth.transforms.feedback.summaries import Summaries
@@ -39,12 +40,13 @@ from tilth.transforms.model_steps import (
     Represent,
     SettleTurns,
 )
-from tilth.transforms.parts import Shard
+from tilth.transforms.parts import Shard, read_part
 from tilth.transforms.responses.candidates import Replying
 from tilth.transforms.responses.comparisons import Compared
 from tilth.transforms.responses.moderation import Moderation
+from tilth.transforms.responses.places import mean_chars
 from tilth.transforms.selection.representatives import Representatives
-from tilth.transforms.stage import Manifest, parts
+from tilth.transforms.stage import Manifest, parts, total
 from tilth.transforms.steps import Pair
 
 NAME: Final = "wildfeedback"
@@ -88,6 +90,8 @@ class WildFeedback:
         moderation: who looks for harm.
         judging: how replies are judged.
         evaluation: which prompts are held out to evaluate on.
+        expected_complaints: for the forecast alone: the share of turns that criticise a reply (12 % of WildChat's, by
+            DRIFT's count of WildFeedback's labels).
     """
 
     seed: int = 0
@@ -103,6 +107,7 @@ class WildFeedback:
     moderation: Moderation = field(default_factory=Moderation)
     judging: Judging = field(default_factory=Judging)
     evaluation: Representatives = field(default_factory=Representatives)
+    expected_complaints: float = field(default=0.12, compare=False)
 
 
 def roles(config: WildFeedback) -> list[str]:
@@ -131,8 +136,8 @@ def wildfeedback(
     asking a model raises; finished work is kept, and the same call goes on there.
     """
     logged = read_logs(reads, logs, means.conduct, max_quarantine_share)
-    conversations = {f"{n:06d}": outputs(made, "conversations") for n, made in enumerate(logged.mined)}
-    stages: dict[str, dict[str, Manifest]] = {}
+    conversations = _conversations(logged)
+    stages: Stages = {}
     labels = _labels(stages, conversations, logs, config, means)
     places = _preferences(stages, conversations, labels, config, means)
     compared = _compared(stages, places, config, means)
@@ -153,18 +158,85 @@ def wildfeedback(
     return _observation(logged, stages, settled, evaluation, judgments, protocol)
 
 
+def planned(
+    reads: Sequence[Mapping[str, Any]],
+    logs: Observed,
+    config: WildFeedback,
+    means: Means,
+    max_quarantine_share: float = 1.0,
+) -> list[Planned]:
+    """What the run would ask. Runs the steps without a model, which the run itself then finds done.
+
+    What turns are labelled with is known exactly. How many replies are criticised is not: it is taken to be what the
+    rules find, or `expected_complaints` of the turns, whichever is more.
+    """
+    logged = read_logs(reads, logs, means.conduct, max_quarantine_share)
+    conversations = _conversations(logged)
+    settled = _settled(conversations, logs, config, means)
+    labels = tuple(parts(list(settled.values()), "requests"))
+    known = {part: {**inputs, **outputs(settled[part], "known")} for part, inputs in conversations.items()}
+    found = parts(list(means.run(PreferenceRequests(config.summaries), known).values()), "targets")
+    turns = total(list(settled.values()), "cascade.turns")
+    places = max(sum(shard.rows for shard in found), round(config.expected_complaints * turns))
+    chars = _mean_chars(conversations)
+    return [Planned("label", "model", labels), *_planned_replies(config, places, chars)]
+
+
+def _planned_replies(config: WildFeedback, places: int, chars: int) -> list[Planned]:
+    preferences = Planned("preferences", "model", (), places, chars + 2000, config.summaries.answer_tokens)
+    limit = config.replies.answer_tokens
+    replies = [
+        Planned(name, role, (), places * samples, chars + 1000, limit)
+        for name, role, _, samples in _speakers(config)
+    ]
+    reply = 4 * limit // 2  # of half the longest, at four characters a token
+    moderated = places * (1 + sum(samples for *_, samples in _speakers(config)))
+    moderation = [Planned("moderate", "moderator", (), moderated, 2 * reply, config.moderation.answer_tokens)]
+    compared = {"expert": 1, "on_policy": config.samples}
+    items = places * sum(compared[name] for name, *_ in _speakers(config) if name in compared)
+    judging = config.judging
+    judges = [
+        Planned(
+            f"judge-{Judge.of(text).name}",
+            Judge.of(text).name,
+            (),
+            items * 2 * judging.evidences,
+            chars + 2 * reply + 2000,
+            judging.answer_tokens,
+        )
+        for text in judging.judges
+    ]
+    return [preferences, *replies, *(moderation if config.moderation.by == "model" else []), *judges]
+
+
+def _mean_chars(conversations: Mapping[str, Inputs]) -> int:
+    """The text of a conversation on average, of the first part: enough for an estimate."""
+    first = next((shard for inputs in conversations.values() for shard in inputs["conversations"]), None)
+    return 0 if first is None else mean_chars(read_part(first, ["messages"]))
+
+
 Stages = dict[str, dict[str, Manifest]]
 """What each stage made of each part, for the tables and counts of the run."""
+
+
+def _conversations(logged: Logged) -> dict[str, Inputs]:
+    return {f"{n:06d}": outputs(made, "conversations") for n, made in enumerate(logged.mined)}
+
+
+def _settled(
+    conversations: Mapping[str, Inputs], logs: Observed, config: WildFeedback, means: Means
+) -> dict[str, Manifest]:
+    step = SettleTurns(
+        config.cascade, logs.feedback, config.labelling, config.classifier, _digest(config.classifier)
+    )
+    return means.run(step, conversations)
 
 
 def _labels(
     stages: Stages, conversations: Mapping[str, Inputs], logs: Observed, config: WildFeedback, means: Means
 ) -> dict[str, Manifest]:
     """Feedback: settled without a model where that can be, else labelled."""
-    step = SettleTurns(
-        config.cascade, logs.feedback, config.labelling, config.classifier, _digest(config.classifier)
-    )
-    stages["cascade"] = settled = means.run(step, conversations)
+    stages["cascade"] = settled = _settled(conversations, logs, config, means)
     answers = means.answer(settled, "label", "model")
     known = {
         part: {**conversations[part], **outputs(made, "turns", "known"), **answers[part]}
@@ -230,19 +302,22 @@ def _replying(
     """The replies of each role: logged, expert, and those of the policy with and without guidance."""
     guidance = packaged_prompt("tilth.transforms.responses", "guided")
     yield "logged", means.run(LoggedReplies(), places)
-    wanted = [("expert", config.expert, True, 1)] if config.expert else []
-    if config.policy:
-        wanted.append(("on_policy", config.policy, True, config.samples))
-    if "plain" in {
-        against for role, against in config.compared.pairs() if role in {one[0] for one in wanted}
-    }:
-        wanted.append(("plain", config.policy or config.expert, False, config.samples))
-    for name, role, guided, samples in wanted:
+    for name, role, guided, samples in _speakers(config):
         step = ReplyRequests(name, guidance if guided else None, config.replies, samples, config.seed)
         asked = means.run(step, places)
         answers = means.answer(asked, name, role)
         told = {part: {**places[part], **answers[part]} for part in places}
         yield name, means.run(Replies(name, means.ask(name, role).identity, guided), told)
+
+
+def _speakers(config: WildFeedback) -> list[tuple[str, str, bool, int]]:
+    """Who is asked for replies: the part it plays, the role that answers, whether it is guided, how many samples."""
+    wanted = [("expert", config.expert, True, 1)] if config.expert else []
+    wanted += [("on_policy", config.policy, True, config.samples)] if config.policy else []
+    candidates = {name for name, *_ in wanted}
+    if "plain" in {against for name, against in config.compared.pairs() if name in candidates}:
+        wanted.append(("plain", config.policy or config.expert, False, config.samples))
+    return wanted
 
 
 def _evaluation(

@@ -115,7 +115,8 @@ class ReadLabels:
 class PreferenceRequests:
     """Asks what users want of the replies that they complained about.
 
-    Inputs: `conversations`, final `feedback`. Writes `targets`, `requests` and `asked`.
+    Inputs: `conversations`, and final `feedback` or, for a forecast, what is `known` of it. Writes `targets`, `requests`
+    and `asked`.
     """
 
     summaries: Summaries
@@ -125,7 +126,9 @@ class PreferenceRequests:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         conversations = _table(task, "conversations")
-        found = targets(_table(task, "feedback"), conversations, self.summaries)
+        known = [read_part(shard).filter("owned").drop("owned") for shard in task.inputs.get("known", ())]
+        feedback = pl.concat([_table(task, "feedback"), *known])
+        found = targets(feedback, conversations, self.summaries)
         questions = summary_requests(found.kept, conversations, self.summaries)
         out.write("targets", found.kept)
         out.write("requests", questions.requests)
