@@ -32,3 +32,10 @@ def answerable(places: pl.DataFrame) -> pl.DataFrame:
     """Those where a model can be asked: without tools in what leads there, whose definitions are not known."""
     tools = pl.col("prompt").list.eval(pl.element().struct.field("role") == "tool").list.any()
     return places.filter(pl.col("tool_calls_json").is_null() & ~tools & ~pl.col("calls_tools"))
+
+
+def mean_chars(conversations: pl.DataFrame) -> int:
+    """The text of one conversation in characters, on average; 0 without any."""
+    chars = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
+    mean = conversations.select(chars.mean()).item()
+    return round(mean or 0)
