@@ -28,7 +28,6 @@ from tilth.transforms.parts import write_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
-    from sklearn.calibration import CalibratedClassifierCV
 
 FORM: Final = 1  # of the file; bumped when features or file mean something else
 CLASSES: Final = ("sat", "dsat")
@@ -129,7 +128,7 @@ class Fitted(NamedTuple):
 def train(
     conversations: pl.DataFrame,
     labels: pl.DataFrame,
-    config: ClassifierConfig = ClassifierConfig(),  # noqa: B008  (frozen)
+    config: ClassifierConfig = ClassifierConfig(),
     rules: FeedbackRules = FeedbackRules(),  # noqa: B008
 ) -> Classifier:
     """A classifier from labelled turns; the order of rows changes nothing.
@@ -224,12 +223,13 @@ def _fit_class(columns: csr_matrix, data: Prepared, at: int, config: ClassifierC
     model: Any = LogisticRegression(
         C=config.strength, class_weight="balanced", solver="liblinear", random_state=0
     )
-    calibrated = CalibratedClassifierCV(model, method="sigmoid", cv=splits, ensemble=False)
+    # `ensemble` is typed as text alone.
+    calibrated: Any = CalibratedClassifierCV(model, method="sigmoid", cv=splits, ensemble=False)  # pyright: ignore[reportArgumentType]
     calibrated.fit(columns, truth)
     return _read_out(calibrated, _best_threshold(_unseen(columns, truth, splits, calibrated, model), truth))
 
 
-def _read_out(calibrated: CalibratedClassifierCV, threshold: float) -> Fitted:
+def _read_out(calibrated: Any, threshold: float) -> Fitted:
     (one,) = calibrated.calibrated_classifiers_
     (platt,) = one.calibrators
     linear = one.estimator
@@ -245,14 +245,14 @@ def _unseen(
     columns: csr_matrix,
     truth: NDArray[np.bool_],
     splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    calibrated: CalibratedClassifierCV,
+    calibrated: Any,
     model: Any,
 ) -> NDArray[np.float64]:
     """The calibrated probability of each row by a model that has not seen it."""
     from scipy.special import expit
     from sklearn.model_selection import cross_val_predict
 
-    scores = cross_val_predict(model, columns, truth, cv=splits, method="decision_function")
+    scores: Any = cross_val_predict(model, columns, truth, cv=splits, method="decision_function")
     platt = calibrated.calibrated_classifiers_[0].calibrators[0]
     return expit(-(platt.a_ * scores + platt.b_))
 
@@ -294,7 +294,7 @@ def probabilities(conversations: pl.DataFrame, model: Classifier) -> pl.DataFram
     turns = turns_of(conversations, model.config.rule_scores, model.rules)
     said = predicted(turns, model)
     columns = [pl.Series("p_sat", said[:, 0]), pl.Series("p_dsat", said[:, 1])]
-    return turns.keys.with_columns(columns).cast(dict(PROBABILITIES))
+    return turns.keys.with_columns(columns).cast(PROBABILITIES)
 
 
 def predicted(turns: Turns, model: Classifier) -> NDArray[np.float64]:
@@ -337,7 +337,9 @@ def load_classifier(uri: str) -> Classifier:
         with np.load(io.BytesIO(fs.cat_file(path)), allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             arrays = {name: file[name] for name in file.files if name != "header"}
-    except (ValueError, KeyError, OSError, EOFError, Exception) as error:  # zipfile has errors of its own
+    except (
+        Exception
+    ) as error:  # NumPy, zipfile and zlib each have errors of their own; none of their text is shown
         raise _unfit(uri, type(error).__name__) from None
     return _built(header, arrays, uri)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final  # Any: what scikit-learn types too narrowly
 
 import numpy as np
 import polars as pl
@@ -62,7 +62,7 @@ def cross_validated(
     """
     data = prepare(conversations, labels, config, rules)
     said, chosen = np.zeros(data.truth.shape), np.zeros(data.truth.shape, bool)
-    either = data.truth.any(axis=1)
+    either = np.asarray(data.truth.any(axis=1))
     for learned, tested in folds_of(either, data.groups, config, "the classifier"):
         model = fit(data.take(learned), config, rules)
         said[tested] = predicted(data.take(tested).turns, model)
@@ -99,11 +99,13 @@ def _figures(
 ) -> list[ClassQuality]:
     from sklearn.metrics import brier_score_loss, precision_recall_fscore_support, roc_auc_score
 
+    none: Any = 0  # typed as text alone
     figures: list[ClassQuality] = []
     for at, name in enumerate(CLASSES):
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            truth[:, at], chosen[:, at], average="binary", zero_division=0
+        shares: Any = precision_recall_fscore_support(
+            truth[:, at], chosen[:, at], average="binary", zero_division=none
         )
+        precision, recall, f1, _ = shares
         both = 0 < truth[:, at].sum() < len(truth)
         auc = float(roc_auc_score(truth[:, at], said[:, at])) if both else float("nan")
         brier = float(brier_score_loss(truth[:, at], said[:, at]))
@@ -136,7 +138,7 @@ def labels_of_people(labelled: pl.DataFrame) -> pl.DataFrame:
         (pl.col("messages").list.len() - 1).alias("message_index"),
         pl.col("id").alias("group"),
         *((pl.col("polarity") == polarity).alias(name) for name, polarity in _POLARITY.items()),
-    ).cast(dict(LABELS))
+    ).cast(LABELS)
 
 
 def labels_of_feedback(
@@ -163,16 +165,17 @@ def labels_of_feedback(
         )
     read = conversations.filter(_read(conversations, said))
     turns = user_turns(read, rules)
-    listed = turns.select(
-        read.get_column("id").gather(turns.get_column("row")).alias("conversation_id"),
-        "message_index",
-        read.get_column("record_id").gather(turns.get_column("row")).alias("group"),
+    of = read.select("record_id", "owned_from", conversation_id="id").select(
+        pl.all().gather(turns.get_column("row"))
     )
+    # A turn that paths of a tree share is labelled on the path that owns it, and has no row on the others.
+    listed = of.hstack(turns.select("message_index")).filter(pl.col("message_index") >= pl.col("owned_from"))
+    listed = listed.select("conversation_id", "message_index", pl.col("record_id").alias("group"))
     sides = said.group_by(_KEYS).agg(
         (pl.col("polarity") == polarity).any().alias(name) for name, polarity in _POLARITY.items()
     )
     joined = listed.join(sides, on=_KEYS, how="left", maintain_order="left")
-    return joined.with_columns(pl.col(name).fill_null(value=False) for name in CLASSES).cast(dict(LABELS))
+    return joined.with_columns(pl.col(name).fill_null(value=False) for name in CLASSES).cast(LABELS)
 
 
 def _read(conversations: pl.DataFrame, said: pl.DataFrame) -> pl.Series:

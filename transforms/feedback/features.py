@@ -90,7 +90,7 @@ def ngram_scores(texts: pl.Series, weights: NDArray[np.float32]) -> NDArray[np.f
         )
         for rows, buckets, values, count in _blocks(texts, bits)
     ]
-    return np.concatenate(scored) if scored else np.zeros((0, weights.shape[1]))
+    return np.concatenate(scored).astype(np.float64) if scored else np.zeros((0, weights.shape[1]))
 
 
 def _blocks(
