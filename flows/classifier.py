@@ -72,7 +72,7 @@ def train_classifier(settings: Settings, labels: str, output: str) -> dict[str, 
 
 
 def _config(settings: Settings) -> ClassifierConfig:
-    return settings.recipe("classifier") or ClassifierConfig()
+    return settings.section("classifier") or ClassifierConfig()
 
 
 def _material(settings: Settings, labels: str, config: ClassifierConfig) -> Material:

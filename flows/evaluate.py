@@ -106,7 +106,7 @@ def _check(errand: Errand) -> None:
 
 
 def _config(settings: Settings, errand: Errand) -> Evaluation:
-    judging = settings.recipe("wildfeedback").judging
+    judging = settings.section("wildfeedback").judging
     panel = errand.judges or judging.judges
     return Evaluation(
         policy=errand.policy,

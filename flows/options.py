@@ -47,9 +47,12 @@ EngineName = Annotated[
     ),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name, or its folder.")]
-Policy = Annotated[
-    str | None,
-    typer.Option("--policy", help="The model that is to be trained: a name at the engine, or in `engines`."),
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        help="The model that is to be trained: a name at the engine, or in `engines` of the settings.",
+    ),
 ]
 Judges = Annotated[
     list[str] | None,

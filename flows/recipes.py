@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final  # Any: each recipe's own configuration
 
-from tilth.pipelines import observed, wildfeedback
+from tilth.pipelines import observed, ultrafeedback, wildfeedback
 from tilth.pipelines.means import Means
 from tilth.pipelines.observed import Observation, Observed
 from tilth.pipelines.planned import Planned
@@ -51,5 +51,13 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         files=wildfeedback.files,
         planned=wildfeedback.planned,
         passing=wildfeedback.PASSING,
+    ),
+    ultrafeedback.NAME: Recipe(
+        ultrafeedback.TABLES,
+        ultrafeedback.ultrafeedback,
+        roles=ultrafeedback.roles,
+        files=ultrafeedback.files,
+        planned=ultrafeedback.planned,
+        passing=ultrafeedback.PASSING,
     ),
 }

@@ -101,7 +101,7 @@ def session_of(job: Job, settings: Settings, conductor: Conductor, catalog: Cata
 
 def job_of(recipe: str, settings: Settings, reads: Sequence[Mapping[str, Any]]) -> Job:
     """The run that settings and planned reads stand for. Raises `ConfigError` when a model it needs is not named."""
-    logs, config = settings.logs(), settings.recipe(recipe)
+    logs, config = settings.logs(), settings.section(recipe)
     known = RECIPES[recipe]
     models = {role: identify(settings.role(role)) for role in known.roles(config)}
     models |= {f"file: {name}": _digest(uri) for name, uri in known.files(config).items()}

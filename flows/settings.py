@@ -27,8 +27,11 @@ from pydantic_settings import (
 
 from tilth.pipelines.ask import AskConfig
 from tilth.pipelines.observed import Observed
+from tilth.pipelines.ultrafeedback import UltraFeedback
 from tilth.pipelines.wildfeedback import WildFeedback
 from tilth.schemas import ConfigError, NotFound
+from tilth.transforms.feedback.classifier import ClassifierConfig
+from tilth.transforms.feedback.spur_rubric import SpurConfig
 from tilth.transforms.inference.engines import EngineConfig
 from tilth.transforms.inference.usage import Caps, Prices
 from tilth.transforms.inference.worker import WorkerConfig
@@ -69,8 +72,16 @@ def _build(config: type, model: BaseModel) -> Any:
 _PASSWORD = re.compile(r"//[^/@:]*:[^/@]+@")
 
 _ObservedModel: Any = _model(Observed)
-_RECIPES: Mapping[str, type] = {"wildfeedback": WildFeedback}
+_SECTIONS: Mapping[str, type] = {
+    "wildfeedback": WildFeedback,
+    "ultrafeedback": UltraFeedback,
+    "spur": SpurConfig,
+    "classifier": ClassifierConfig,
+}
 _WildFeedbackModel: Any = _model(WildFeedback)
+_UltraFeedbackModel: Any = _model(UltraFeedback)
+_SpurModel: Any = _model(SpurConfig)
+_ClassifierModel: Any = _model(ClassifierConfig)
 _RunnerModel: Any = _model(Runner)
 _EngineModel: Any = _model(EngineConfig)
 _WorkerModel: Any = _model(WorkerConfig)
@@ -106,6 +117,9 @@ class Settings(BaseSettings):
     caps: _CapsModel = Field(default_factory=_CapsModel)  # pyright: ignore[reportInvalidTypeForm]
     observed: _ObservedModel = Field(default_factory=_ObservedModel)  # pyright: ignore[reportInvalidTypeForm]
     wildfeedback: _WildFeedbackModel = Field(default_factory=_WildFeedbackModel)  # pyright: ignore[reportInvalidTypeForm]
+    ultrafeedback: _UltraFeedbackModel = Field(default_factory=_UltraFeedbackModel)  # pyright: ignore[reportInvalidTypeForm]
+    spur: _SpurModel = Field(default_factory=_SpurModel)  # pyright: ignore[reportInvalidTypeForm]
+    classifier: _ClassifierModel = Field(default_factory=_ClassifierModel)  # pyright: ignore[reportInvalidTypeForm]
     ask: _AskModel = Field(default_factory=_AskModel)  # pyright: ignore[reportInvalidTypeForm]
 
     @classmethod
@@ -120,9 +134,9 @@ class Settings(BaseSettings):
         """Command line, then environment, then file."""
         return init_settings, env_settings, _FileSource(settings_cls)
 
-    def recipe(self, name: str) -> Any:
-        """The frozen configuration of a recipe's own section."""
-        return _build(_RECIPES[name], getattr(self, name)) if name in _RECIPES else None
+    def section(self, name: str) -> Any:
+        """The frozen configuration of a recipe or command with a section of its own; null for another."""
+        return _build(_SECTIONS[name], getattr(self, name)) if name in _SECTIONS else None
 
     def logs(self) -> Observed:
         """How logs are read and mined by rules: the section `observed`, which every recipe begins with."""

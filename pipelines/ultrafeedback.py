@@ -20,6 +20,7 @@ from typing import Any, Final  # Any: planned reads
 from tilth.pipelines.judging import judge
 from tilth.pipelines.means import Inputs, Means, outputs
 from tilth.pipelines.observed import Logged, Observation, Observed, read_logs, settle
+from tilth.pipelines.planned import Planned
 from tilth.schemas import ConfigError
 from tilth.transforms.judging.aspects import ASPECTS, OPTIONAL, AspectJudging
 from tilth.transforms.judging.protocol import Judge, Protocol
@@ -133,6 +134,32 @@ def ultrafeedback(
     return _observation(logged, stages, settled, judgments, protocol)
 
 
+def planned(
+    reads: Sequence[Mapping[str, Any]],
+    logs: Observed,
+    config: UltraFeedback,
+    means: Means,
+    max_quarantine_share: float = 1.0,
+) -> list[Planned]:
+    """What the run would ask: replies exactly, ratings as if every reply were usable and half the longest."""
+    logged = read_logs(reads, logs, means.conduct, max_quarantine_share)
+    places = _prompts({}, logged, config, means)
+    asked = {policy: _requests(policy, places, config, means) for policy in config.policies}
+    replies = [
+        Planned(f"reply-{policy}", policy, tuple(parts(list(made.values()), "requests")))
+        for policy, made in asked.items()
+    ]
+    kept = next(iter(places.values()), {"kept": ()})["kept"]
+    prompts, judging = sum(shard.rows for shard in kept), config.judging
+    shown = config.samples * (config.per_prompt or len(config.policies))
+    calls = prompts * len(config.aspects) * min(judging.rotations, shown) * judging.evidences
+    chars = shown * 2 * config.replies.answer_tokens + 3000  # four characters a token, half of the longest
+    judges = [Judge.of(text).name for text in judging.judges]
+    return replies + [
+        Planned(f"judge-{name}", name, (), calls, chars, judging.answer_tokens) for name in judges
+    ]
+
+
 Stages = dict[str, dict[str, Manifest]]
 """What each stage made of each part, for the tables and counts of the run."""
 
@@ -156,14 +183,20 @@ def _replied(
     """By part, the `responses` of all policies."""
     made: dict[str, tuple[Shard, ...]] = dict.fromkeys(places, ())
     for policy in config.policies:
-        drawn = (config.policies, config.per_prompt, config.replies, config.samples, config.seed)
-        answers = means.answer(means.run(PolicyRequests(policy, *drawn), places), f"reply-{policy}", policy)
+        answers = means.answer(_requests(policy, places, config, means), f"reply-{policy}", policy)
         told = {part: {**places[part], **answers[part]} for part in places}
         model = means.ask(f"reply-{policy}", policy).identity
         stages[f"replies.{policy}"] = read = means.run(PolicyReplies(model), told)
         for part, one in read.items():
             made[part] += tuple(one.outputs.get("responses", ()))
     return {part: {"responses": shards} for part, shards in made.items()}
+
+
+def _requests(
+    policy: str, places: Mapping[str, Inputs], config: UltraFeedback, means: Means
+) -> dict[str, Manifest]:
+    drawn = (config.policies, config.per_prompt, config.replies, config.samples, config.seed)
+    return means.run(PolicyRequests(policy, *drawn), places)
 
 
 def _observation(
