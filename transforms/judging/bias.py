@@ -107,7 +107,8 @@ def _effective(won: np.ndarray, of: np.ndarray, p: float) -> float:
 def _wilson(p: float, n: float) -> tuple[float, float]:
     middle, spread = p + _Z**2 / (2 * n), _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
     whole = 1 + _Z**2 / n
-    return max(0.0, (middle - spread) / whole), min(1.0, (middle + spread) / whole)
+    # Rounding must not put the share itself outside its interval.
+    return min(p, max(0.0, (middle - spread) / whole)), max(p, min(1.0, (middle + spread) / whole))
 
 
 def difference(one: Share, other: Share) -> Share:
