@@ -49,7 +49,12 @@ class Questions(NamedTuple):
 
 def items(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with all columns of `ITEMS` but `item_id`, as `ITEMS`; equal ones once, sorted by id."""
-    parts = [pl.col("response_ids").list.join("\0"), pl.col("checklist").list.join("\0")]
+    # Each list after its length, so that no other lists give the same string.
+    parts = [
+        part
+        for name in ("response_ids", "checklist")
+        for part in (pl.col(name).list.len().cast(pl.String), pl.col(name).list.join("\0"))
+    ]
     ids = content_ids(rows, "items", [pl.col("conversation_id"), pl.col("prompt_id"), *parts])
     named = rows.with_columns(ids.alias("item_id")).select(
         pl.col(name).cast(kind) for name, kind in ITEMS.items()
@@ -200,9 +205,10 @@ def judgments(
         protocol: what the requests were made with.
         model: the judge's identity: model and revision.
 
-    Raises `TilthError` when an answer belongs to no request, or a request has neither answer nor reason, or both.
+    Raises `TilthError` when an answer belongs to no request, a request has neither answer nor reason, or both, or its
+    item is not there.
     """
-    _check(asked, completions, failed)
+    _check(items, asked, completions, failed)
     answers = dict(completions.select("id", "text").iter_rows())
     reasons = dict(failed.select("id", "reason").iter_rows())
     said = [
@@ -234,15 +240,20 @@ def _ids(rows: pl.DataFrame) -> pl.Series:
     return content_ids(rows, "judgments", [*keys, order, pl.col("sample_index").cast(pl.String)])
 
 
-def _check(asked: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame) -> None:
+def _check(items: pl.DataFrame, asked: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame) -> None:
     settled = [*completions.get_column("id"), *failed.get_column("id")]
-    if len(set(settled)) != len(settled) or set(settled) != set(asked.get_column("id")):
+    if len(set(settled)) != asked.height or sorted(settled) != sorted(asked.get_column("id")):
         raise TilthError(
             "answers do not match what was asked",
             found=f"{len(settled)} answered or failed, {len(set(settled))} of them different",
             wanted=f"each of {asked.height} once",
             do="please report this",
         )
+    known = items.get_column("item_id")
+    lost = len(set(asked.get_column("item_id")) - set(known))
+    if lost or known.n_unique() != known.len():
+        found = f"{lost} not there, {known.len() - known.n_unique()} there twice"
+        raise TilthError("items of judgments", found=found, wanted="each once", do="please report this")
 
 
 def _failed(reason: str) -> _Said:

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple  # Any: rows of frames
 
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES, Reason, TilthError, conform, content_ids, polars_schema
+from tilth.schemas import PL_MESSAGES, ConfigError, Reason, TilthError, conform, content_ids, polars_schema
 from tilth.schemas.ids import messages_key
-from tilth.transforms.inference.prompts import Prompt, as_chat
+from tilth.transforms.inference.prompts import Prompt, as_chat, restore
 from tilth.transforms.inference.requests import REQUESTS, Sampling
 from tilth.transforms.inference.sampling import request_id, seed_for
 from tilth.transforms.pairs.candidates import DROPPED
@@ -65,8 +65,12 @@ def reply_requests(
     """Asks for replies at `PLACES`: the conversation as it was logged, guided by a system message where one is given.
 
     `guidance` is a prompt with a system message that reads `preferences`; the logged system message stays in front of
-    it. The user message of `guidance` is not sent: the conversation is.
+    it. The user message of `guidance` is not sent: the conversation is. Raises `ConfigError` for several samples at
+    temperature 0, which would all be equal.
     """
+    if samples < 1 or (samples > 1 and replying.temperature == 0):
+        found = f"{samples} at temperature {replying.temperature}"
+        raise ConfigError("samples of a reply", found=found, wanted="1, or more above temperature 0")
     name = guidance.id if guidance else PART
     keys = pl.concat_str(["conversation_id", pl.col("target_index").cast(pl.String)], separator="/")
     rows = list(places.with_columns(keys.alias("key")).iter_rows(named=True))
@@ -119,18 +123,17 @@ def replies_of(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows of `responses`, and rows of quarantine without `id` for requests that gave no usable reply.
 
-    A reply that is blank or was cut off is none. Joined by id alone. Raises `TilthError` when some request has neither
-    an answer nor a reason.
+    A reply that is blank, was cut off or holds NUL is none. Control tokens that a model repeats from a prompt, where
+    they were broken, are whole again. Joined by id alone. Raises `TilthError` when some request has neither an answer
+    nor a reason, or both, or asks about a place that is not there.
     """
-    settled = pl.concat([completions.get_column("id"), failed.get_column("id")])
-    if settled.n_unique() != settled.len() or set(settled) != set(asked.get_column("id")):
-        raise TilthError("replies do not match what was asked", found=f"{settled.len()} of {asked.height}")
     keys = ["conversation_id", "target_index"]
     rows = asked.join(places, on=keys, maintain_order="left")
-    answered = rows.join(completions.select("id", "text", "finish_reason"), on="id", maintain_order="left")
-    cut = pl.col("finish_reason") == "length"
-    blank = pl.col("text").str.strip_chars() == ""
-    usable = answered.filter(~cut & ~blank)
+    _check(asked, rows, completions, failed)
+    texts = pl.Series("text", [restore(text) for text in completions.get_column("text")], dtype=pl.String)
+    told = completions.select("id", "finish_reason", texts)
+    answered = rows.join(told, on="id", maintain_order="left").with_columns(_fault())
+    usable = answered.filter(pl.col("reason").is_null())
     reply = pl.concat_list(pl.struct(role=pl.lit("assistant"), content="text")).cast(PL_MESSAGES)
     made = usable.with_columns(
         completion=reply,
@@ -139,12 +142,42 @@ def replies_of(
         guided=pl.lit(guided),
         method=pl.lit("model"),
     )
-    lost = [
-        _lost(answered.filter(cut), Reason.TOO_LONG.value, "the reply was cut off", role),
-        _lost(answered.filter(~cut & blank), Reason.EMPTY_MESSAGE.value, "the reply is blank", role),
-        *_failures(rows, failed, role),
+    faults = [
+        _lost(answered.filter(pl.col("reason") == reason), reason, detail, role)
+        for reason, detail in _FAULTS.items()
     ]
-    return response_rows(made), pl.concat(lost)
+    return response_rows(made), pl.concat([*faults, *_failures(rows, failed, role)])
+
+
+_FAULTS: Final = {
+    Reason.TOO_LONG.value: "the reply was cut off",
+    Reason.EMPTY_MESSAGE.value: "the reply is blank",
+    Reason.NUL_CHARACTER.value: "the reply holds a NUL character",
+}
+
+
+def _check(asked: pl.DataFrame, rows: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame) -> None:
+    settled = pl.concat([completions.get_column("id"), failed.get_column("id")])
+    known, placed = asked.get_column("id"), rows.get_column("id")
+    if not known.sort().equals(settled.sort()) or known.n_unique() != known.len() or not known.equals(placed):
+        found = f"{settled.len()} answered or failed, {placed.len()} at a place, of {known.len()}"
+        raise TilthError(
+            "replies do not match what was asked", found=found, wanted="each once", do="please report this"
+        )
+
+
+def _fault() -> pl.Expr:
+    """Why an answer is no usable reply; null for one that is."""
+    text = pl.col("text")
+    return (
+        pl.when(pl.col("finish_reason") == "length")
+        .then(pl.lit(Reason.TOO_LONG.value))
+        .when(text.str.strip_chars() == "")
+        .then(pl.lit(Reason.EMPTY_MESSAGE.value))
+        .when(text.str.contains("\0", literal=True))
+        .then(pl.lit(Reason.NUL_CHARACTER.value))
+        .alias("reason")
+    )
 
 
 def response_rows(rows: pl.DataFrame) -> pl.DataFrame:
@@ -170,7 +203,7 @@ def _lost(rows: pl.DataFrame, reason: str, detail: str, role: str) -> pl.DataFra
         source="source",
         stage=pl.lit(role),
         reason=pl.lit(reason),
-        key=pl.format("conversations#id={}#message={}", "conversation_id", "target_index"),
+        key=pl.format("conversations#id={}&message={}", "conversation_id", "target_index"),
         detail=pl.lit(detail),
         payload=pl.struct("conversation_id", "target_index", "sample_index").struct.json_encode(),
         source_rows=pl.lit(0, pl.Int32),

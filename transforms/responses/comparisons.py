@@ -79,7 +79,10 @@ def comparisons(places: pl.DataFrame, responses: pl.DataFrame, compared: Compare
 
 def _meet(places: pl.DataFrame, responses: pl.DataFrame, role: str, other: str) -> pl.DataFrame:
     keys = ["conversation_id", "prompt_id"]
-    side = responses.select(*keys, "role", "model", "completion", "sample_index", "flags", response_id="id")
+    columns = ("role", "completion", "sample_index", "flags")
+    side = responses.select(
+        *keys, *columns, written_by="model", response_id="id"
+    )  # `model`: who wrote the log
     better, worse = side.filter(pl.col("role") == role), side.filter(pl.col("role") == other)
     met = better.join(worse, on=keys, suffix="_other")
     alone = pl.len().over([*keys, "response_id"]) == 1
@@ -91,7 +94,7 @@ def _meet(places: pl.DataFrame, responses: pl.DataFrame, role: str, other: str) 
         rejected="completion_other",
         chosen_id="response_id",
         rejected_id="response_id_other",
-        models=pl.struct(chosen="model", rejected="model_other"),
+        models=pl.struct(chosen="written_by", rejected="written_by_other"),
         origin=pl.lit(role),
         user_preferences="preferences",
         flags=flags.list.sort(),

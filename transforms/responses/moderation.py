@@ -61,14 +61,18 @@ def hook(config: Moderation) -> Moderate:
     """The function that a configuration names. Raises `ConfigError` when there is none."""
     module, _, name = config.function.partition(":")
     try:
-        return cast("Moderate", getattr(importlib.import_module(module), name))
+        found = getattr(importlib.import_module(module), name)
+        problem = "" if callable(found) else "not a function"
     except (ImportError, AttributeError, ValueError) as error:
+        found, problem = None, type(error).__name__
+    if problem:
         raise ConfigError(
             "the moderation function",
-            found=f"{config.function} ({type(error).__name__})",
+            found=f"{config.function} ({problem})",
             wanted="package.module:name",
-            do="check responses.moderation.function",
-        ) from None
+            do="check moderation.function",
+        )
+    return cast("Moderate", found)
 
 
 def flags_by_function(responses: pl.DataFrame, moderate: Moderate) -> pl.DataFrame:
