@@ -293,7 +293,7 @@ def _without(where: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
         source="source",
         stage=pl.lit("compare"),
         reason=pl.lit(Reason.NO_CANDIDATE.value),
-        key=pl.format("conversations#id={}#message={}", "conversation_id", "target_index"),
+        key=pl.format("conversations#id={}&message={}", "conversation_id", "target_index"),
         detail=pl.lit("no candidate reply to compare: none was given, or tools were called before it"),
         payload=pl.struct("conversation_id", "target_index").struct.json_encode(),
         source_rows=pl.lit(0, pl.Int32),
