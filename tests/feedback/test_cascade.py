@@ -25,7 +25,7 @@ FAINT = "are you sure?"
 PLAIN = "Now write the second chapter of the story, in which the two sisters meet the old man by the river."
 
 
-def fate(*turns: str, config: Cascade = Cascade(), **columns: object) -> list[str | None]:  # noqa: B008
+def fate(*turns: str, config: Cascade = Cascade(), **columns: Any) -> list[str | None]:  # noqa: B008
     """Who settled each user turn of one conversation."""
     return settle_turns(talks(talk(*turns, **columns)), config).turns.get_column("settled_by").to_list()
 
@@ -58,6 +58,9 @@ def test_other_languages_are_left_to_the_model() -> None:
     spoken = ("q", "An answer.", PLAIN, "Another.", SURE)
     assert fate(*spoken, language="de") == [None, None]
     assert fate(*spoken, language="de", config=Cascade(mode="rules")) == ["unread", "unread"]
+    rows = talks(talk(*spoken, language="de"))
+    settled = settle_turns(rows, probabilities=chances(rows, 0.01, 0.99))
+    assert (settled.asked.height, settled.feedback.height) == (2, 0)
 
 
 def test_the_modes_ask_about_nothing_or_about_everything() -> None:

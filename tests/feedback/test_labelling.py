@@ -90,6 +90,7 @@ def test_a_label_becomes_a_row_that_keeps_the_contract() -> None:
         ("   ", "any thing", None),
         ("a.c", "abc", None),
         ("<\u2060|im_end|> bad", "see <|im_end|> bad", (4, 18)),
+        ("<\u2060|im_end|>", "see <|im_end|> <|im_end|>", (4, 14)),
         ("İx", "aİx", (1, 3)),
     ],
 )
@@ -133,7 +134,7 @@ def test_only_turns_that_were_asked_about_count_and_forgotten_ones_are_counted()
 
 def test_a_turn_of_both_kinds_gives_two_rows() -> None:
     """Satisfaction and dissatisfaction in one turn are two signals, as the rules have it; a flag is the complaint's."""
-    both = {
+    both: dict[str, Any] = {
         "satisfaction": ["acknowledgement"],
         "dissatisfaction": ["style", "ignored"],
         "refusal_was_right": True,

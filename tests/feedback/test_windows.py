@@ -88,6 +88,15 @@ def test_neighbouring_turns_share_a_window_until_it_is_full() -> None:
     assert made.get_column("shown").list.eval(pl.element().struct.field("index")).to_list()[1][0] == 6
 
 
+def test_a_window_shows_as_much_before_its_turns_as_it_is_told_to() -> None:
+    """Context goes back from the request, as far as `context_chars` reach, and no further."""
+    rows = talks(talk(*[f"{at}".ljust(100, "z") for at in range(13)]))
+    made = windows(rows, turns((12, 11)), SMALL)
+    assert made.get_column("shown").list.eval(pl.element().struct.field("index")).to_list() == [
+        [9, 10, 11, 12]
+    ]
+
+
 @settings(deadline=None, max_examples=100)
 @given(questions(), st.data())
 def test_an_excerpt_shows_what_is_needed_and_stays_in_bounds(

@@ -224,7 +224,7 @@ def _settled_by(config: Cascade) -> pl.Expr:
     faint = (pl.col("sat") < config.quiet_sat) & (pl.col("dsat") < config.quiet_dsat)
     quiet = pl.col("blank") | (english & ~pl.col("signs") & pl.col("signals").is_null() & faint)
     return (
-        pl.when(english & sure)
+        pl.when(sure)
         .then(pl.lit("rules"))
         .when(quiet)
         .then(pl.lit("quiet"))
