@@ -133,6 +133,12 @@ def test_samples_then_judges_then_attributes_are_averaged() -> None:
     assert _rated(ratings(rows, _responses(2), {"k": 2.0}).kept)[_id(0)] == pytest.approx((4.5 + 2) / 3)
 
 
+def test_a_judgment_that_stands_there_twice_counts_once() -> None:
+    """Repeated rows have no more say than single ones."""
+    once = [_judged("helpfulness", [5, 1], sample=0), _judged("helpfulness", [1, 1], sample=1)]
+    assert _rated(ratings(_table(*once, once[0]), _responses(2)).kept)[_id(0)] == 3.0
+
+
 def test_equal_scores_in_another_order_are_equal_ratings() -> None:
     """The last bit of a mean is no preference."""
     rows = [

@@ -32,6 +32,14 @@ def test_centring_gives_the_worked_figures() -> None:
     assert values == pytest.approx([-math.log(2), 0.0, -10.0000454, -1000.0], abs=1e-7)
 
 
+def test_a_reference_is_of_its_own_property_and_prompt() -> None:
+    """Without a reference of its own a reward is not centred, whatever references there are of others."""
+    other = _references(1.0, "harmless")
+    elsewhere = _references(1.0).with_columns(prompt_id=pl.lit("q"))
+    found = centred(_rewards([3.0]), pl.concat([other, elsewhere]))
+    assert found.get_column("utility").to_list() == [None]
+
+
 def test_the_reference_is_a_quantile_per_prompt() -> None:
     """Each prompt has its own reference, the 85th percentile of its own samples; missing rewards count nowhere."""
     base = pl.concat([_rewards([*range(11), None, math.nan]), _rewards([5.0], prompt="q")])

@@ -77,6 +77,7 @@ def test_margins_over_no_spread(right: Scores, wrong: Scores, margin: float) -> 
 
 def test_comparisons_are_strict() -> None:
     """A correct reply level with a wrong one is not above it, and a gap equal to the spread is not over it."""
+    assert _ties([1, 1], [1], [9], [0]).accuracy_tied == 0.0
     found = _ties([2, 1], [0], [1], [1])
     assert (found.accuracy_tied, found.accuracy_reference) == (1.0, 0.0)
     assert (found.tied_gap_over_spread, found.least_gap_over_spread) == (0.0, 0.0)
