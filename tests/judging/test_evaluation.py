@@ -139,7 +139,9 @@ def test_items_with_one_conversation_keep_their_own_answers() -> None:
     """Equal prompts, conversations and answers of two items are not mixed up: each has its own verdict."""
     twins = SET.with_columns(prompt_id=pl.lit("a" * 32), prompt=pl.col("prompt").first())
     texts = table({n: f"same answer [q={quality(n)}]" for n in range(COUNT)})
-    assert said(results_of(read_answers(texts, twins), twins)) == WANTED
+    results = results_of(read_answers(texts, twins), twins)
+    assert results.height == COUNT
+    assert said(results) == WANTED
 
 
 def test_the_checklist_is_shown_or_not() -> None:
@@ -270,7 +272,7 @@ def test_what_is_not_known_is_null() -> None:
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
-    """For 100 items and a true rate of 0.7, about 95 of 100 intervals hold it; equal seeds give equal ones."""
+    """For 100 items and a true rate of 0.7, about 95 of 100 intervals hold it, and are as wide as they must be."""
     import numpy as np
 
     rng, hits = np.random.default_rng(7), 0
@@ -280,6 +282,8 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
         ]
         hits += low <= 0.7 <= high
     assert 0.91 < hits / 400 < 0.98
+    low, high = score(results_with({"win": 70, "loss": 30}))["win_rate_interval"]
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(0.7 * 0.3 / 100), abs=0.01)
     one = results_with({"win": 7, "loss": 3})
     assert score(one, Scoring(seed=1)) == score(one, Scoring(seed=1))
 

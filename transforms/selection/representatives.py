@@ -85,7 +85,7 @@ def representatives(rows: pl.DataFrame, config: Representatives, trained: pl.Ser
 
 
 def _candidates(rows: pl.DataFrame, config: Representatives, trained: pl.Series) -> pl.DataFrame:
-    """One row per prompt, sorted by it."""
+    """One row per prompt, in an order that follows from the prompts alone."""
     method = pl.col("method") if "method" in rows.columns else pl.lit("model").alias("method")
     kept = ("prompt", "prompt_id", "checklist", "reference", "feedback_ids", "conversation_id", "split")
     held_out = rows.filter(pl.col("split").is_in(config.splits)).select(*kept, method)
@@ -93,8 +93,7 @@ def _candidates(rows: pl.DataFrame, config: Representatives, trained: pl.Series)
     ordered = fresh.with_columns(_ids(fresh)).sort("prompt_id", "conversation_id", "id").drop("id")
     single = ordered.unique("prompt_id", keep="first", maintain_order=True)
     drawn = single.with_columns(mixed(id_hashes(single.get_column("prompt_id")), config.seed).alias("draw"))
-    few = drawn.sort("draw", "prompt_id").head(config.max_rows)
-    return few.sort("prompt_id").drop("draw")
+    return drawn.sort("draw", "prompt_id").head(config.max_rows).drop("draw")
 
 
 def _ids(rows: pl.DataFrame) -> pl.Series:
