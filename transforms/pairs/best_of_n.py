@@ -66,8 +66,14 @@ def best_of_n_pairs(ratings: pl.DataFrame, policy: BestOfN, scores: pl.DataFrame
         .agg(pl.col("score").mean())
     )
     choices = best_and_worst(merged, policy.combine, GROUP)
+    ruled = rule_pairs(sides(choices.drop(GROUP), replies, "best_of_n"), _objections(policy))
+    left = without_pair(ratings, choices, Reason.JUDGES_FAILED)
+    return Ruled(ruled.kept, pl.concat([ruled.dropped, left]))
+
+
+def _objections(policy: BestOfN) -> list[Objection]:
     gap, long = pl.col("chosen_score") - pl.col("rejected_score"), _length_ratio()
-    objections = [
+    return [
         Objection(~pl.col("agreed"), Reason.JUDGES_INCONSISTENT, "no reply has most of the scorers' votes"),
         Objection(
             gap < policy.min_gap - _SLACK,
@@ -80,9 +86,6 @@ def best_of_n_pairs(ratings: pl.DataFrame, policy: BestOfN, scores: pl.DataFrame
             pl.format("one side is {} times as long as the other", long.round(2)),
         ),
     ]
-    ruled = rule_pairs(sides(choices.drop(GROUP), replies, "best_of_n"), objections)
-    left = without_pair(ratings, choices, Reason.JUDGES_FAILED)
-    return Ruled(ruled.kept, pl.concat([ruled.dropped, left]))
 
 
 def best_and_worst(
