@@ -55,6 +55,8 @@ def test_praise_is_never_flagged() -> None:
     """Thanks for a refusal are a reason to keep it."""
     praise = signal("refused", 2, 1, polarity="positive", on_refusal=True)
     assert flags(praise, signal("refused", 4, 1)) == [False, True]
+    praise = signal("failed", 2, 1, polarity="positive", on_refusal=True)
+    assert flags(praise, signal("failed", 4, 1)) == [False, False]
 
 
 def test_a_flag_holds_for_every_complaint_about_the_reply_and_for_the_signal_on_every_path() -> None:
