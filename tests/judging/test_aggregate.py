@@ -115,6 +115,7 @@ def test_scores_decide_only_where_all_votes_have_them() -> None:
     """One vote without scores: the most frequent verdict decides in both orders, and equal counts are a tie."""
     made = by_judge(votes(said("i", "j", 0, [(9, 1), "loss", "loss"]), said("i", "j", 1, ["loss"] * 3)), BOTH)
     assert made.select("verdict", "score_a").row(0) == ("loss", None)
+    assert verdict([(9, 1), (4, 5), (4, 5)], ["loss"] * 3) == "loss"
     assert verdict(["win", "loss"], ["win", "loss"]) == "tie"
     assert verdict(["win", "tie", "loss", "win"], ["win", "win", "tie", "loss"]) == "win"
 
@@ -153,6 +154,8 @@ def test_a_margin_agrees_with_its_verdict() -> None:
     made = panel({"a": 1, "b": 1, "c": 1}, {"a": [(6, 5)], "b": [(6, 5)], "c": [(1, 9)]})
     assert made["margin"] == pytest.approx(-2)
     assert made["verdict"] == "inconsistent"
+    tied = panel({"a": 1, "b": 1, "c": 1}, {"a": [(5, 5)], "b": [(5, 5)], "c": [(1, 9)]})
+    assert tied["verdict"] == "inconsistent"
 
 
 def test_conflict_is_known_only_where_both_orders_spoke() -> None:

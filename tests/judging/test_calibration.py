@@ -98,3 +98,14 @@ def test_judges_that_are_always_right(method: Literal["isotonic", "platt"]) -> N
     assert made.brier_after == 0
     tied = calibrate(verdicts, gold.with_columns(gold=pl.lit("tie")), method)
     assert tied.probability([3]) == [0]
+
+
+def test_what_was_learned_by_heart_does_not_count() -> None:
+    """Where margins tell nothing, errors on unseen items are those of a coin, however well a map fits its own."""
+    lot = random.Random(2)
+    verdicts, gold = world(150)
+    blind = verdicts.with_columns(
+        margin=pl.Series([lot.uniform(1, 9) for _ in range(150)]), verdict=pl.lit("win")
+    )
+    coin = gold.with_columns(gold=pl.Series([lot.choice(["win", "loss"]) for _ in range(150)]))
+    assert calibrate(blind, coin).brier_after > 0.249

@@ -69,6 +69,7 @@ def test_what_was_planted_comes_back() -> None:
     )
     assert first["inconsistent"]["value"] > 0.3
     assert sum(fair["verdicts"].values()) == 300
+    assert first["gold"]["n"] == sum(first["verdicts"][name] for name in ("win", "loss", "tie")) < 250
     assert fair["consistency"]["p"] == pytest.approx(0.905, abs=0.03)
     assert found["panel"]["needs_person"] == 60
     assert found["panel"]["calibration"]["n"] > 50
