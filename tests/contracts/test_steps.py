@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,18 @@ import polars as pl
 import pytest
 
 from tilth.schemas import TABLES, conform, fingerprint
-from tilth.transforms.feedback import mine, observe_reactions
+from tilth.transforms.feedback import FeedbackRules, mine, observe_reactions
+from tilth.transforms.feedback.cascade import Cascade
+from tilth.transforms.feedback.labelling import Labelling
+from tilth.transforms.feedback.spur_rubric import Item, Rubric
+from tilth.transforms.feedback.spur_steps import (
+    Apart,
+    ExtractRequests,
+    MergeRequests,
+    ReadScores,
+    ScoreRequests,
+)
+from tilth.transforms.feedback.summaries import Summaries
 from tilth.transforms.hygiene import SplitConfig, assign, keys
 from tilth.transforms.inference.ask import Ask
 from tilth.transforms.inference.engines import EngineConfig
@@ -20,14 +32,87 @@ from tilth.transforms.inference.prompts import Prompt
 from tilth.transforms.inference.render import ReadRows, Render
 from tilth.transforms.inference.worker import Account
 from tilth.transforms.ingest import Ingest, expand, plan, read
+from tilth.transforms.judging.evaluation import AnswerRequests, Match, ReadAnswers
+from tilth.transforms.judging.protocol import Judging
+from tilth.transforms.judging.steps import JudgeRequests, ReadJudgments
+from tilth.transforms.model_steps import (
+    Compare,
+    JudgedPairs,
+    LoggedReplies,
+    ModerationRequests,
+    PreferenceRequests,
+    ReadLabels,
+    ReadPreferences,
+    Replies,
+    ReplyRequests,
+    Represent,
+    SettleTurns,
+)
 from tilth.transforms.pairs import PairPolicy, recovery_pairs, sibling_pairs, unpaired_labels
-from tilth.transforms.stage import Step
+from tilth.transforms.rating_steps import (
+    PairRated,
+    PolicyReplies,
+    PolicyRequests,
+    PromptPlaces,
+    Rate,
+    RateTogether,
+    UniquePrompts,
+)
+from tilth.transforms.responses.candidates import Replying
+from tilth.transforms.responses.comparisons import Compared
+from tilth.transforms.responses.moderation import Moderation
+from tilth.transforms.selection.representatives import Representatives
+from tilth.transforms.stage import Stage, Step, Task
 from tilth.transforms.steps import Assign, Mine, Pair, Settle
 
 _ASK = Ask("model@1", EngineConfig("openai", "model"), "sqlite:///answers.sqlite", Account("run"))
 _RENDER = Render(Prompt.of("ask", "1", user="{{ text }}"))
-STEPS: list[Step] = [Ingest(), Assign(), Mine(), Pair(), Settle(), ReadRows(), _RENDER, _ASK]
-LOGS = Path(__file__).resolve().parents[2] / "samples" / "logs"
+_PROTOCOL = Judging(("large=2", "small")).pairwise()
+_RUBRIC = Rubric(
+    (Item("sat_1", "Thanks.", "Says thanks."),), (Item("dsat_1", "Wrong.", "Says it is wrong."),)
+)
+OBSERVED: list[Step] = [Ingest(), Assign(), Mine(), Pair(), Settle(), ReadRows(), _RENDER, _ASK]
+FEEDBACK: list[Step] = [
+    SettleTurns(Cascade(), FeedbackRules(), Labelling()),
+    ReadLabels(Cascade(), Labelling()),
+    PreferenceRequests(Summaries()),
+    ReadPreferences(),
+]
+RESPONSES: list[Step] = [
+    ReplyRequests("expert", _RENDER.prompt),
+    Replies("expert", "model@1", guided=True),
+    LoggedReplies(),
+    ModerationRequests(_RENDER.prompt, Moderation("model")),
+    Compare(Compared(), Moderation("model"), ("test",)),
+]
+JUDGING: list[Step] = [
+    JudgeRequests(_PROTOCOL),
+    ReadJudgments(_PROTOCOL, "large", "model@1"),
+    JudgedPairs(_PROTOCOL),
+    Represent(Representatives()),
+    AnswerRequests("answers", Replying()),
+    ReadAnswers("answers"),
+    Match(),
+]
+RATING: list[Step] = [
+    PromptPlaces(),
+    UniquePrompts(),
+    PolicyRequests("one", ("one", "two")),
+    PolicyReplies("model@1"),
+    RateTogether(),
+    Rate({"large": 2.0}, ()),
+    PairRated(),
+]
+SPUR: list[Step] = [
+    Apart(),
+    ExtractRequests(),
+    MergeRequests(),
+    ScoreRequests(_RUBRIC),
+    ReadScores(_RUBRIC, "model@1"),
+]
+STEPS = [*OBSERVED, *FEEDBACK, *RESPONSES, *JUDGING, *RATING, *SPUR]
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = ROOT / "samples" / "logs"
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +142,9 @@ RULES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], Any]] = {
 def test_a_step_is_a_value_that_travels(step: Step) -> None:
     """A step pickles by reference to an equal value, and cannot be changed."""
     assert pickle.loads(pickle.dumps(step)) == step
-    field = dataclasses.fields(step)[0].name  # pyright: ignore[reportArgumentType]  (steps are dataclasses)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(step, field, None)
+    for field in dataclasses.fields(step):  # pyright: ignore[reportArgumentType]  (steps are dataclasses)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(step, field.name, None)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
@@ -72,6 +157,33 @@ def test_a_step_has_a_fingerprint(step: Step) -> None:
 def test_steps_have_names_of_their_own() -> None:
     """No two steps share a name: Beam's labels and the stages' folders are made of them."""
     assert len({step.name for step in STEPS}) == len(STEPS)
+
+
+def test_no_step_is_forgotten() -> None:
+    """Every class that the transforms run on tasks is among those that are looked at here."""
+    files = [file.relative_to(ROOT) for file in (ROOT / "transforms").rglob("*.py") if _has_step(file)]
+    modules = [importlib.import_module(".".join(("tilth", *file.with_suffix("").parts))) for file in files]
+    steps = {
+        one
+        for module in modules
+        for one in vars(module).values()
+        if isinstance(one, type) and one.__module__ == module.__name__ and {"run", "name"} <= vars(one).keys()
+    }
+    assert steps == {type(step) for step in STEPS}
+
+
+def _has_step(file: Path) -> bool:
+    return file.name != "stage.py" and "def run(self, task: Task, out: Output)" in file.read_text()
+
+
+def test_where_a_classifier_lies_decides_nothing() -> None:
+    """The same classifier in another place finds the work done; another classifier does not."""
+    task = Task("000000")
+    here = SettleTurns(Cascade(), FeedbackRules(), Labelling(), "here.json", "digest")
+    there = dataclasses.replace(here, classifier="there.json")
+    other = dataclasses.replace(here, classifier_digest="another")
+    keys = [Stage(step, "stages").key(task) for step in (here, there, other)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize("rule", RULES)
