@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.schemas import BadInput
@@ -115,6 +115,7 @@ def test_other_verdicts_are_refused(said: int | None) -> None:
         all_true(pl.DataFrame([("p", "r", "j", said)], schema=_CHECKS, orient="row"))
 
 
+@settings(deadline=None)
 @given(_WORLDS, st.randoms())
 def test_no_violator_is_chosen_and_no_failed_reply_is_used(world: World, order: random.Random) -> None:
     """In any world: chosen passed, neither side failed, the margin is above 0, and the order of rows is nothing."""
@@ -132,6 +133,7 @@ def test_no_violator_is_chosen_and_no_failed_reply_is_used(world: World, order: 
         assert high > low
 
 
+@settings(deadline=None)
 @given(_WORLDS, st.sampled_from([1, 0, -1, None]))
 def test_what_is_trained_on_satisfies(world: World, baseline: int | None) -> None:
     """The weighted reply satisfies its judges; the baseline is taken only where no sample does, at .5."""

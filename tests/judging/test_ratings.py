@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.schemas import BadInput, conform, content_ids, polars_schema
@@ -168,6 +168,7 @@ _FATES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_FATES, st.randoms())
 def test_failures_and_the_order_of_rows_change_no_surviving_rating(
     fates: list[str], order: random.Random

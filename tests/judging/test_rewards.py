@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.schemas import BadInput, ConfigError
@@ -46,6 +46,7 @@ def test_the_reference_is_a_quantile_per_prompt() -> None:
     assert reference_rewards(base).rows() == [("p", "helpful", 8.5), ("q", "helpful", 5.0)]
 
 
+@settings(deadline=None)
 @given(st.floats(-20, 20), st.floats(-20, 20))
 def test_a_sum_is_never_above_its_terms(one: float, other: float) -> None:
     """Summing log-probabilities is a logical AND: the sum is at most the smallest of them."""
@@ -78,6 +79,7 @@ def test_a_prompt_without_rollouts_is_not_calibrated() -> None:
     assert calibrated(_rewards([2.0]), other).get_column("calibrated").to_list() == [None]
 
 
+@settings(deadline=None)
 @given(st.lists(_REWARDS, min_size=1, max_size=8), st.randoms())
 def test_rows_in_another_order_or_twice_change_nothing(values: list[float], random: object) -> None:
     """What a response gets depends on ids alone."""
@@ -99,6 +101,7 @@ def test_two_rewards_for_one_response_are_refused() -> None:
         calibrated(pl.concat([_rewards([1.0]), _rewards([2.0])]), _rewards([1.0]))
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1), st.floats(0, 1), st.sampled_from(["identity", "best_of_n", "worst_of_n"]))
 def test_transforms_keep_the_order(one: float, other: float, name: str) -> None:
     """No transform makes the worse of two replies the better."""

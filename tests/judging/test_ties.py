@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.transforms.judging.ties import TiesScore, item_credits, ties_score
@@ -94,6 +94,7 @@ def test_prompts_with_a_missing_score_are_counted_apart() -> None:
     assert math.isnan(ties_score(alone).total)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=5), st.randoms())
 def test_the_order_of_rows_is_nothing(scores: list[float], random: object) -> None:
     """Shuffled and repeated rows give the same score and the same credit."""

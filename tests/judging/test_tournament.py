@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.schemas import BadInput, ConfigError
@@ -53,6 +53,7 @@ def _smaller_wins(prompt: str, first: str, second: str) -> str:
     return "win" if first < second else "loss"
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcde"), st.integers(1, 17), min_size=1), st.integers(0, 9))
 def test_each_prompt_plays_one_match_less_than_it_has_replies(sizes: dict[str, int], seed: int) -> None:
     """M - 1 matches in at most ceil(log2 M) rounds, no match twice, and the best wins whatever the bracket."""
@@ -104,6 +105,7 @@ def test_a_match_without_a_winner_is_settled_by_lot_and_is_no_preference(verdict
     assert champions(next_round(this, found), found).get_column("by_lot").all()
 
 
+@settings(deadline=None)
 @given(st.randoms(), st.sampled_from([0.0, 0.3]))
 def test_swapped_sides_and_shuffled_rows_change_no_result(order: random.Random, unsure: float) -> None:
     """A match shown the other way round, with the opposite verdict, has the same winner and the same lot."""
@@ -254,6 +256,6 @@ def test_tournaments_rank_better_than_an_anchor() -> None:
 
 def test_settings_of_a_fit_that_cannot_be_meant_are_refused() -> None:
     """No prior of 0, no bootstrap of nothing, no interval of everything."""
-    for settings in ({"prior": 0.0}, {"resamples": 0}, {"level": 1.0}):
+    for wrong in ({"prior": 0.0}, {"resamples": 0}, {"level": 1.0}):
         with pytest.raises(ConfigError):
-            EloFit(**settings)  # type: ignore[arg-type]
+            EloFit(**wrong)  # type: ignore[arg-type]

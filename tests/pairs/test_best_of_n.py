@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairs.test_rated import rated
@@ -134,6 +134,7 @@ def test_equal_texts_count_once_with_their_mean() -> None:
     assert found.select("chosen_score", "rejected_score").rows() == [(4.0, 2.0)]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.5, 5.0]), min_size=1, max_size=5), min_size=1, max_size=4),
     st.randoms(),
@@ -153,6 +154,6 @@ def test_only_ids_decide(worlds: list[list[float]], order: random.Random) -> Non
 
 def test_settings_of_best_of_n_that_cannot_be_meant_are_refused() -> None:
     """An unknown way to combine, a gap below 0 or a ratio below 1 is an error."""
-    for settings in ({"combine": "max"}, {"min_gap": -1.0}, {"max_length_ratio": 0.5}):
+    for wrong in ({"combine": "max"}, {"min_gap": -1.0}, {"max_length_ratio": 0.5}):
         with pytest.raises(ConfigError):
-            BestOfN(**settings)  # type: ignore[arg-type]
+            BestOfN(**wrong)  # type: ignore[arg-type]
