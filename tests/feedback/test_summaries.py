@@ -143,7 +143,7 @@ def test_answers_become_rows_of_the_table_by_id_alone() -> None:
 
 def test_blank_and_repeated_statements_go_and_a_summary_without_any_is_set_aside() -> None:
     """The first of equal ones stays, in order; a reply without statements is no preference."""
-    assert statements(["B  b", "a", "", " ", "b B", "A", "c"]) == ["B b", "a", "c"]
+    assert statements(["B  b", "a", "", " ", "b B", "A", "c", "x\0y"]) == ["B b", "a", "c"]
     kept = targets_of(ROWS).kept
     questions = summary_requests(kept, ROWS)
     first, _ = questions.asked.get_column("id")

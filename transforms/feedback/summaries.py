@@ -250,7 +250,7 @@ def summaries(targets: pl.DataFrame, asked: pl.DataFrame, completions: pl.DataFr
 
 
 def statements(said: list[str]) -> list[str]:
-    """Statements without runs of white space, blank ones and repetitions, in order.
+    """Statements without runs of white space, blank ones, those with NUL and repetitions, in order.
 
     >>> statements(["Is  short. ", "", "is short."])
     ['Is short.']
@@ -258,7 +258,7 @@ def statements(said: list[str]) -> list[str]:
     kept = dict[str, str]()
     for text in (" ".join(one.split()) for one in said):
         kept.setdefault(text.casefold(), text)
-    return [text for text in kept.values() if text]
+    return [text for text in kept.values() if text and "\0" not in text]
 
 
 def _rows(rows: pl.DataFrame) -> pl.DataFrame:
