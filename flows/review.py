@@ -44,6 +44,8 @@ class Export:
         share: of all items that judges compared; `count` goes before it.
         form: jsonl, csv or argilla; by the file's name when empty.
         show_judges: whether people see what judges said.
+        decided: only items that judges decided, which pairs are made of; the least sure of all are those that they
+            did not decide.
     """
 
     dataset: str
@@ -52,6 +54,7 @@ class Export:
     count: int | None = None
     form: str = ""
     show_judges: bool = False
+    decided: bool = False
 
 
 def export(workspace: str, asked: Export) -> dict[str, Any]:
@@ -66,6 +69,8 @@ def export(workspace: str, asked: Export) -> dict[str, Any]:
     votes = votes_of(judgments)
     panel = votes.get_column("judge").unique().sort().to_list()
     verdicts = by_panel(votes, Aggregation(), dict.fromkeys(panel, 1.0))
+    if asked.decided:
+        verdicts = verdicts.filter(pl.col("verdict").is_in(("win", "loss")))
     count = math.ceil(asked.share * verdicts.height) if asked.count is None else asked.count
     rows = review_rows(items, verdicts, count, asked.show_judges)
     write_bytes(_WRITERS[form](rows), asked.output)
@@ -256,7 +261,7 @@ def _apply(
         "turned_down": reasons,
     }
     if not commit or applied.dropped.is_empty():
-        return told
+        return {**told, "status": "unchanged"} if commit else told
     _check_newest(catalog, version)
     published = _publish(catalog, version, run_id, applied, told)
     return {**told, "status": "committed", "version": published[0].version}

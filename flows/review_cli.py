@@ -30,6 +30,9 @@ def export_items(
         str, typer.Option("--format", help="jsonl, csv or argilla; else the file's name says.")
     ] = "",
     show_judges: Annotated[bool, typer.Option("--show-judges", help="Show people how judges voted.")] = False,
+    decided: Annotated[
+        bool, typer.Option("--decided", help="Only what judges decided: pairs are made of these.")
+    ] = False,
     workspace: Workspace = None,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +46,7 @@ def export_items(
     """
     from tilth.flows.review import Export, export, print_export
 
-    asked = Export(dataset, output, share, count, form, show_judges)
+    asked = Export(dataset, output, share, count, form, show_judges, decided)
     told = export(workspace_of(workspace), asked)
     print_json(told) if as_json else print_export(told)
 

@@ -165,6 +165,29 @@ def test_an_export_holds_the_share_that_was_asked_for(workspace: str, tmp_path: 
     assert rows[0]["checklist"] == "be right"
 
 
+def test_only_what_became_pairs_is_exported_on_request(workspace: str, tmp_path: Path) -> None:
+    """With `decided`, items in which the orders disagree are left out; they are first without it."""
+    with open_catalog(workspace) as catalog:
+        files = {one.table: list(one.files) for one in catalog.release(catalog.resolve("wildfeedback.pairs"))}
+        rows = catalog.frame("wildfeedback.judgments").collect()
+        unsure = rows.get_column("item_id").sort()[0]
+        turned = (pl.col("item_id") == unsure) & (pl.col("order").list.first() == 1)
+        verdict = pl.when(turned).then(pl.lit("loss")).otherwise("verdict").alias("verdict")
+        scores = pl.when(turned).then(pl.col("scores").list.reverse()).otherwise("scores").alias("scores")
+        uri = f"{catalog.staging('wildfeedback', 'judgments', 'later')}/0.parquet"
+        files["judgments"] = [write_part(rows.with_columns(verdict, scores), uri, "judgments").uri]
+        catalog.publish(Release("wildfeedback", "later", files, {"tilth.summary": "{}"}))
+    paths = [tmp_path / "all.jsonl", tmp_path / "decided.jsonl"]
+    told = [
+        export(workspace, Export("wildfeedback.pairs", str(path), count=COUNT, decided=decided))
+        for path, decided in zip(paths, (False, True), strict=True)
+    ]
+    ids = [[json.loads(line)["item_id"] for line in path.read_text().splitlines()] for path in paths]
+    assert [one["items"] for one in told] == [COUNT, COUNT - 1]
+    assert ids[0][0] == unsure
+    assert ids[1] == ids[0][1:]
+
+
 @pytest.mark.parametrize("name", ["review.jsonl", "review.csv"])
 def test_what_was_exported_can_be_imported(workspace: str, tmp_path: Path, name: str) -> None:
     """An untouched export comes back whole: every item there, nothing answered."""
@@ -240,6 +263,15 @@ def test_looking_publishes_nothing(workspace: str, tmp_path: Path) -> None:
     told = take_in(workspace, Import([str(path)], "wildfeedback.pairs", apply=True))
     down = {"judges_prefer_rejected": 1, "judges_tied": 1}
     assert told["pairs"] == {"status": "forecast", "rows_in": 4, "rows_out": 2, "turned_down": down}
+    with open_catalog(workspace) as catalog:
+        assert len(catalog.versions("wildfeedback.pairs")) == 1
+
+
+def test_verdicts_that_agree_make_no_version(workspace: str, tmp_path: Path) -> None:
+    """When people turn nothing down, there is nothing to publish."""
+    path = exported(workspace, tmp_path, lambda _: "better")
+    told = take_in(workspace, Import([str(path)], "wildfeedback.pairs", commit=True))
+    assert (told["pairs"]["status"], told["pairs"]["turned_down"]) == ("unchanged", {})
     with open_catalog(workspace) as catalog:
         assert len(catalog.versions("wildfeedback.pairs")) == 1
 
