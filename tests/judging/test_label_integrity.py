@@ -212,3 +212,14 @@ def test_a_judge_that_is_wrong_in_both_orders_is_believed() -> None:
     better = world.comparisons.join(truth.filter(pl.col("gold") == "win"), on="item_id")
     assert kept.height == world.gold.filter(pl.col("gold") == "win").height > 0
     assert set(kept["conversation_id"]).isdisjoint(better["conversation_id"])
+
+
+def test_the_rule_of_means_has_no_such_guarantee() -> None:
+    """A tie in one order and a preferred place in the other have a mean that prefers the worse reply: `both_orders` is
+    the default for that reason.
+    """
+    world = planted(drawn_marks(400, 1))
+    by_mean = judged(world.comparisons, ERRING, pairwise(aggregation=Aggregation("mean")), 7)
+    by_both = judged(world.comparisons, ERRING, pairwise(), 7)
+    assert wrong(by_mean.ruled.kept) > 0 == wrong(by_both.ruled.kept)
+    assert labels(by_both).items() <= labels(by_mean).items()
