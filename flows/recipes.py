@@ -20,18 +20,18 @@ class Recipe:
     """A recipe as flows see it.
 
     Args:
-        tables: what it commits, in one release.
+        lineage: the tables that it commits, in one release, and what the rows of each were made from.
         run: planned reads, the section `observed`, the recipe's own section, means, the largest share set aside.
         roles: which models it asks, by its own section; none for a recipe without a model.
-        files: files whose content the outcome rests on, by its own section.
+        witnesses: digests of what else the outcome rests on (prompts, files), by its own section.
         planned: what it would ask, taking what `run` takes.
         passing: (step, table) whose rows a later step makes final.
     """
 
-    tables: tuple[str, ...]
+    lineage: Mapping[str, tuple[str, ...]]
     run: Run
     roles: Callable[[Any], Sequence[str]] = lambda _: ()
-    files: Callable[[Any], Mapping[str, str]] = lambda _: {}
+    witnesses: Callable[[Any], Mapping[str, str]] = lambda _: {}
     planned: Plan = lambda *_: []
     passing: frozenset[tuple[str, str]] = frozenset({("ingest", "conversations")})
 
@@ -43,20 +43,20 @@ def _observed(
 
 
 RECIPES: Final[Mapping[str, Recipe]] = {
-    observed.NAME: Recipe(observed.TABLES, _observed),
+    observed.NAME: Recipe(observed.LINEAGE, _observed),
     wildfeedback.NAME: Recipe(
-        wildfeedback.TABLES,
+        wildfeedback.LINEAGE,
         wildfeedback.wildfeedback,
         roles=wildfeedback.roles,
-        files=wildfeedback.files,
+        witnesses=wildfeedback.witnesses,
         planned=wildfeedback.planned,
         passing=wildfeedback.PASSING,
     ),
     ultrafeedback.NAME: Recipe(
-        ultrafeedback.TABLES,
+        ultrafeedback.LINEAGE,
         ultrafeedback.ultrafeedback,
         roles=ultrafeedback.roles,
-        files=ultrafeedback.files,
+        witnesses=ultrafeedback.witnesses,
         planned=ultrafeedback.planned,
         passing=ultrafeedback.PASSING,
     ),

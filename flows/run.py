@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any  # Any: configurations of recipes, JSON values
-
-import fsspec
 
 import tilth
 from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog
@@ -18,7 +15,7 @@ from tilth.flows.result import Dataset, RunResult, SourceCount
 from tilth.flows.session import Session
 from tilth.flows.settings import Settings
 from tilth.pipelines.observed import Observation, Observed, quarantined
-from tilth.schemas import ConfigError, NotFound, fingerprint
+from tilth.schemas import ConfigError, fingerprint
 from tilth.transforms.inference.engines import identify
 from tilth.transforms.ingest import expand, plan
 from tilth.transforms.parts import write_bytes
@@ -32,7 +29,8 @@ class Job:
     name: str
     logs: Observed
     config: Any
-    models: Mapping[str, str]  # role -> what its answers are known by; of files that decide, their digests
+    models: Mapping[str, str]  # role -> what its answers are known by
+    witnesses: Mapping[str, str]  # digests of prompts and files
     reads: Sequence[Mapping[str, Any]]
     workspace: str
     user_salt: str
@@ -47,7 +45,15 @@ class Job:
         """The configuration as it is recorded: the salt by its fingerprint alone."""
         ingest = {**asdict(self.logs.ingest), "user_salt": fingerprint(self.logs.ingest.user_salt)}
         logs = {**asdict(self.logs), "ingest": ingest}
-        own = {} if self.config is None else {self.name: asdict(self.config), "models": dict(self.models)}
+        own = (
+            {}
+            if self.config is None
+            else {
+                self.name: asdict(self.config),
+                "models": dict(self.models),
+                "witnesses": dict(self.witnesses),
+            }
+        )
         return {**logs, **own}
 
     @property
@@ -95,7 +101,7 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
 
 def session_of(job: Job, settings: Settings, conductor: Conductor, catalog: Catalog) -> Session:
     """A sitting of the run: what it makes final is staged in the catalog, where nothing is visible before a commit."""
-    places = {table: catalog.staging(job.name, table, job.run_id) for table in job.recipe.tables}
+    places = {table: catalog.staging(job.name, table, job.run_id) for table in job.recipe.lineage}
     return Session(settings, job.run_id, conductor, places, job.recipe.passing)
 
 
@@ -106,14 +112,6 @@ def job_of(recipe: str, settings: Settings, reads: Sequence[Mapping[str, Any]]) 
     models = {role: identify(settings.role(role)) for role in known.roles(config)}
     models |= {f"file: {name}": _digest(uri) for name, uri in known.files(config).items()}
     return Job(recipe, logs, config, models, reads, settings.workspace.rstrip("/"), logs.ingest.user_salt)
-
-
-def _digest(uri: str) -> str:
-    """128 bits of a file's content. Raises `NotFound`."""
-    fs, path = fsspec.core.url_to_fs(uri)
-    if not fs.isfile(path):
-        raise NotFound("no such file", found=uri, wanted="a file that the settings name", do="check its path")
-    return hashlib.blake2b(fs.cat_file(path), digest_size=16).hexdigest()
 
 
 def _files(observation: Observation) -> dict[str, list[str]]:
@@ -139,6 +137,7 @@ def _commit(
         "tilth.config": json.dumps(job.public_config, sort_keys=True),
         "tilth.config_sha": fingerprint(job.public_config),
         "tilth.parents": json.dumps([]),
+        "tilth.lineage": json.dumps(job.recipe.lineage, sort_keys=True),
         "tilth.code_version": tilth.__version__,
         **observation.properties,
     }

@@ -259,9 +259,10 @@ def describe(workspace: str, name: str) -> dict[str, Any]:
         "versions": [_version_row(each) for each in catalog.versions(version.name)],
         "made_from": {
             key: _plain(recorded[key])
-            for key in ("run_id", "summary", "config", "parents")
+            for key in ("run_id", "summary", "config", "parents", "protocol")
             if key in recorded
         },
+        "lineage": (_plain(recorded.get("lineage")) or {}).get(table, []),
         "audit": _plain(recorded.get("audit")),
     }
 
@@ -285,6 +286,8 @@ def print_description(description: Row) -> None:
     print_rows(description["versions"], "", "versions", hide=["dataset", "snapshot_id"])
     made_from = description["made_from"]
     console.print(f"run: {made_from.get('run_id')}")
+    if description["lineage"]:
+        console.print(f"made from: {', '.join(description['lineage'])}")
     print_rows(made_from.get("summary", {}).get("sources", []), "", "sources")
     console.print(f"audit: {_cell(description['audit'])}")
 

@@ -27,7 +27,16 @@ if TYPE_CHECKING:  # settings name `Observed`; what asks a model is loaded where
     from tilth.pipelines.means import Conduct, Means
 
 NAME = "observed"
-TABLES = ("conversations", "feedback", "pairs", "unpaired", "rationales", "quarantine")
+# What the rows of each table were made from; what is not a table of the release is a source.
+LINEAGE: Mapping[str, tuple[str, ...]] = {
+    "conversations": ("sources",),
+    "feedback": ("conversations",),
+    "pairs": ("conversations", "feedback"),
+    "unpaired": ("conversations", "feedback"),
+    "rationales": ("pairs", "feedback"),
+    "quarantine": ("sources", "conversations", "feedback"),
+}
+TABLES = tuple(LINEAGE)
 
 
 @dataclass(frozen=True, slots=True)

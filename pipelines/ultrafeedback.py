@@ -42,7 +42,16 @@ from tilth.transforms.responses.sampled import Which
 from tilth.transforms.stage import Manifest, parts
 
 NAME: Final = "ultrafeedback"
-TABLES: Final = ("conversations", "responses", "judgments", "ratings", "pairs", "quarantine")
+# What the rows of each table were made from; what is not a table of the release is a source or a model.
+LINEAGE: Final[Mapping[str, tuple[str, ...]]] = {
+    "conversations": ("sources",),
+    "responses": ("conversations", "policies"),
+    "judgments": ("responses", "judges"),
+    "ratings": ("responses", "judgments"),
+    "pairs": ("ratings",),
+    "quarantine": ("sources", "conversations", "responses", "ratings"),
+}
+TABLES: Final = tuple(LINEAGE)
 PASSING: Final = frozenset({("ingest", "conversations")})
 
 
@@ -99,9 +108,10 @@ def roles(config: UltraFeedback) -> list[str]:
     return list(dict.fromkeys([*config.policies, *(Judge.of(text).name for text in config.judging.judges)]))
 
 
-def files(config: UltraFeedback) -> dict[str, str]:
-    """Files whose content the outcome rests on, by what they are."""
-    return {"judge prompt": config.judging.prompt_file} if config.judging.prompt_file else {}
+def witnesses(config: UltraFeedback) -> dict[str, str]:
+    """What else the outcome rests on: the digest of the prompt that judges are asked."""
+    prompt = config.judging.rating(config.aspects).prompt
+    return {f"prompt {prompt.id}@{prompt.version}": prompt.digest}
 
 
 def ultrafeedback(

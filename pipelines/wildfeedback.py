@@ -23,9 +23,9 @@ from tilth.pipelines.means import Inputs, Means, outputs
 from tilth.pipelines.observed import Logged, Observation, Observed, read_logs, settle
 from tilth.pipelines.planned import Planned
 from tilth.transforms.feedback.cascade import Cascade
-from tilth.transforms.feedback.labelling import Labelling
-from tilth.transforms.feedback.summaries import Summaries
-from tilth.transforms.inference.prompts import packaged_prompt
+from tilth.transforms.feedback.labelling import Labelling, label_prompt
+from tilth.transforms.feedback.summaries import Summaries, summary_prompt
+from tilth.transforms.inference.prompts import Prompt, packaged_prompt
 from tilth.transforms.judging.protocol import Judge, Judging, Protocol
 from tilth.transforms.model_steps import (
     Compare,
@@ -50,18 +50,20 @@ from tilth.transforms.stage import Manifest, parts, total
 from tilth.transforms.steps import Pair
 
 NAME: Final = "wildfeedback"
-TABLES: Final = (
-    "conversations",
-    "feedback",
-    "pairs",
-    "unpaired",
-    "rationales",
-    "preferences",
-    "responses",
-    "judgments",
-    "evaluation",
-    "quarantine",
-)
+# What the rows of each table were made from; what is not a table of the release is a source or a model.
+LINEAGE: Final[Mapping[str, tuple[str, ...]]] = {
+    "conversations": ("sources",),
+    "feedback": ("conversations", "model"),
+    "pairs": ("conversations", "feedback", "preferences", "responses", "judgments"),
+    "unpaired": ("conversations", "feedback"),
+    "rationales": ("pairs", "feedback"),
+    "preferences": ("conversations", "feedback", "model"),
+    "responses": ("conversations", "preferences", "expert", "policy"),
+    "judgments": ("responses", "preferences", "judges"),
+    "evaluation": ("conversations", "preferences", "pairs"),
+    "quarantine": ("sources", "conversations", "feedback", "preferences", "responses", "judgments"),
+}
+TABLES: Final = tuple(LINEAGE)
 PASSING: Final = frozenset(
     {
         ("ingest", "conversations"),
@@ -117,10 +119,20 @@ def roles(config: WildFeedback) -> list[str]:
     return list(dict.fromkeys(role for role in (*asked, *moderated) if role))
 
 
-def files(config: WildFeedback) -> dict[str, str]:
-    """Files whose content the outcome rests on, by what they are."""
-    named = {"classifier": config.classifier, "judge prompt": config.judging.prompt_file}
-    return {name: uri for name, uri in named.items() if uri}
+def witnesses(config: WildFeedback) -> dict[str, str]:
+    """What else the outcome rests on: digests of the prompts that are asked, and of the classifier."""
+    prompts = [label_prompt(), summary_prompt(), _guidance(), config.judging.pairwise().prompt]
+    moderated = [_moderation()] if config.moderation.by == "model" else []
+    known = {f"prompt {one.id}@{one.version}": one.digest for one in (*prompts, *moderated)}
+    return known | ({"classifier": _digest(config.classifier)} if config.classifier else {})
+
+
+def _guidance() -> Prompt:
+    return packaged_prompt("tilth.transforms.responses", "guided")
+
+
+def _moderation() -> Prompt:
+    return packaged_prompt("tilth.transforms.responses", "moderation")
 
 
 def wildfeedback(
@@ -287,8 +299,7 @@ def _compared(
             replies[part] += tuple(made.outputs.get("responses", ()))
     told = {part: {**inputs, "responses": replies[part]} for part, inputs in places.items()}
     if config.moderation.by == "model":
-        prompt = packaged_prompt("tilth.transforms.responses", "moderation")
-        asked = means.run(ModerationRequests(prompt, config.moderation), told)
+        asked = means.run(ModerationRequests(_moderation(), config.moderation), told)
         answers = means.answer(asked, "moderate", "moderator")
         told = {part: {**inputs, **answers[part]} for part, inputs in told.items()}
     step = Compare(config.compared, config.moderation, config.evaluation.splits)
@@ -300,7 +311,7 @@ def _replying(
     places: Mapping[str, Inputs], config: WildFeedback, means: Means
 ) -> Iterator[tuple[str, dict[str, Manifest]]]:
     """The replies of each role: logged, expert, and those of the policy with and without guidance."""
-    guidance = packaged_prompt("tilth.transforms.responses", "guided")
+    guidance = _guidance()
     yield "logged", means.run(LoggedReplies(), places)
     for name, role, guided, samples in _speakers(config):
         step = ReplyRequests(name, guidance if guided else None, config.replies, samples, config.seed)

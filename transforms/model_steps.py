@@ -11,8 +11,15 @@ from tilth.schemas import Reason, empty
 from tilth.transforms.feedback import FeedbackRules, observe_reactions
 from tilth.transforms.feedback.cascade import TURNS, Cascade, Settled, joined, settle_turns
 from tilth.transforms.feedback.labelling import ASKED as LABELS_ASKED
-from tilth.transforms.feedback.labelling import Labelling, label_requests, labelled
-from tilth.transforms.feedback.summaries import Summaries, summaries, summary_requests, targets
+from tilth.transforms.feedback.labelling import Labelling, label_prompt, label_requests, labelled
+from tilth.transforms.feedback.refusals import flagged
+from tilth.transforms.feedback.summaries import (
+    Summaries,
+    summaries,
+    summary_prompt,
+    summary_requests,
+    targets,
+)
 from tilth.transforms.inference.prompts import Prompt
 from tilth.transforms.judging.aggregate import by_panel
 from tilth.transforms.judging.protocol import Protocol
@@ -54,6 +61,7 @@ class SettleTurns:
     labelling: Labelling
     classifier: str = field(default="", compare=False)  # a file; known by its digest
     classifier_digest: str = ""
+    prompt_digest: str = field(default_factory=lambda: label_prompt().digest)  # read when the step is made
     name: ClassVar[str] = "cascade"
     version: ClassVar[str] = "1"
 
@@ -89,6 +97,7 @@ class ReadLabels:
 
     cascade: Cascade
     labelling: Labelling
+    prompt_digest: str = field(default_factory=lambda: label_prompt().digest)
     name: ClassVar[str] = "labels"
     version: ClassVar[str] = "1"
 
@@ -102,7 +111,8 @@ class ReadLabels:
         said = labelled(conversations, turns, asked, completions, self.labelling)
         settled = Settled(known, turns, {})
         words = joined(settled, said.feedback, said.answered, conversations)
-        signals = pl.concat([words, observe_reactions(conversations)])
+        # Thumbs come last: a flag that words raised about a right refusal holds for them too.
+        signals = flagged(pl.concat([words, observe_reactions(conversations)]), conversations)
         out.write("feedback", signals.filter("owned").drop("owned"))
         out.write("signals", signals)
         out.write("quarantine", said.dropped)
@@ -120,6 +130,7 @@ class PreferenceRequests:
     """
 
     summaries: Summaries
+    prompt_digest: str = field(default_factory=lambda: summary_prompt().digest)
     name: ClassVar[str] = "preference_requests"
     version: ClassVar[str] = "1"
 
