@@ -15,8 +15,15 @@ from scripted import answered
 from tilth.schemas import PL_MESSAGES
 from tilth.transforms.feedback.cascade import Cascade, settle_turns
 from tilth.transforms.feedback.labelling import Labelling, label_requests, labelled
-from tilth.transforms.feedback.spur import extract_requests, reasons_of
-from tilth.transforms.feedback.spur_rubric import SpurConfig
+from tilth.transforms.feedback.spur import (
+    extract_requests,
+    merge_requests,
+    merged,
+    reasons_of,
+    score_requests,
+    scores,
+)
+from tilth.transforms.feedback.spur_rubric import Item, Rubric, SpurConfig
 from tilth.transforms.feedback.summaries import summaries, summary_requests, targets
 from tilth.transforms.inference.prompts import packaged_prompt
 from tilth.transforms.judging.items import ITEMS, judge_requests, judgments
@@ -200,12 +207,31 @@ def test_harm_is_flagged_where_it_is_named() -> None:
     assert dict(flags.iter_rows()) == {"a": ["weapons"], "b": []}
 
 
-def test_reasons_quote_the_user() -> None:
-    """SPUR's reasons are the clear words of the side that is asked for, in the user's turns."""
+def test_a_rubric_is_made_of_what_users_say_and_found_where_they_say_it() -> None:
+    """SPUR's reasons quote the clear words of a side, items are named for them, scores find them in users' turns."""
+    config = SpurConfig()
     rows = TALK.select("id", "messages").with_columns(label=pl.lit("DSAT"))
-    questions = extract_requests(rows, SpurConfig())
-    reasons = reasons_of(questions.asked, answered(questions.requests).completions)
-    assert reasons.get_column("text").to_list() == ['The user says "no,".']
+    questions = extract_requests(rows, config)
+    reasons = (
+        reasons_of(questions.asked, answered(questions.requests).completions).get_column("text").to_list()
+    )
+    assert reasons == ['The user says "no,".']
+    running = {"dsat": (Item("dsat_1", "useless", 'The user says "useless".'),)}
+    asked = merge_requests(running, {"dsat": reasons, "sat": ['The user says "thanks".']}, config)
+    items = merged(asked.asked, answered(asked.requests).completions, config)
+    assert {side: [item.name for item in found] for side, found in items.items()} == {
+        "dsat": ["useless", "no,"],
+        "sat": ["thanks"],
+    }
+    rubric = Rubric(items["sat"], items["dsat"])
+    asked = score_requests(TALK, rubric, config)
+    said = answered(asked.requests)
+    (row,) = scores(asked.asked, said.completions, said.failed, rubric, "m@1").scores.iter_rows(named=True)
+    assert {one["item"]: one["present"] for one in row["items"]} == {
+        "sat_1": True,
+        "dsat_1": False,
+        "dsat_2": True,
+    }
 
 
 def test_what_is_not_known_is_left_to_the_other_answers() -> None:
