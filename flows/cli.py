@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any  # Any: options on their way to settings
 
 import typer
 
+from tilth.flows.evaluate_cli import evaluate
+from tilth.flows.feedback_cli import feedback_app
+from tilth.flows.judge_cli import judge_app
 from tilth.flows.options import (
     BaseUrls,
     Config,
@@ -19,7 +22,7 @@ from tilth.flows.options import (
     MaxCost,
     MaxTokens,
     Model,
-    Policy,
+    Policies,
     RunnerName,
     Sets,
     Workspace,
@@ -27,6 +30,7 @@ from tilth.flows.options import (
     print_json,
     workspace_of,
 )
+from tilth.flows.review_cli import review_app
 
 app = typer.Typer(
     name="tilth",
@@ -44,6 +48,9 @@ app.add_typer(sources_app, name="sources")
 app.add_typer(catalog_app, name="catalog")
 cache_app = typer.Typer(no_args_is_help=True, help="See and prune the answers that models have given.")
 app.add_typer(cache_app, name="cache")
+app.add_typer(feedback_app, name="feedback")
+app.add_typer(judge_app, name="judge")
+app.add_typer(review_app, name="review")
 
 
 class Recipe(StrEnum):
@@ -51,6 +58,7 @@ class Recipe(StrEnum):
 
     observed = "observed"
     wildfeedback = "wildfeedback"
+    ultrafeedback = "ultrafeedback"
 
 
 @app.command()
@@ -59,7 +67,8 @@ def run(
         Recipe,
         typer.Argument(
             help="observed: feedback, pairs, labels and rationales, no model. "
-            "wildfeedback: pairs by replies of models, judged in both orders, and an evaluation set."
+            "wildfeedback: pairs by replies of models, judged in both orders, and an evaluation set. "
+            "ultrafeedback: several replies to logged prompts, rated aspect by aspect."
         ),
     ],
     source: Annotated[
@@ -77,7 +86,7 @@ def run(
     engine: EngineName = None,
     model: Model = None,
     base_url: BaseUrls = None,
-    policy: Policy = None,
+    policy: Policies = None,
     judge: Judges = None,
     config: Config = None,
     sets: Sets = None,
@@ -111,8 +120,7 @@ def run(
         engine=given_of(kind=engine, model=model, base_urls=base_url),
         caps=caps,
     )
-    own = given_of(policy=policy, judging=given_of(judges=judge))
-    if own and recipe is not Recipe.observed:
+    if own := _own(recipe, policy or [], judge):
         options[recipe.value] = own
     if dry_run:
         seen = preview(recipe.value, config, options, sets or [], quiet=as_json)
@@ -120,6 +128,17 @@ def run(
         return
     result = launch(recipe.value, config, options, sets or [], quiet=as_json)
     print_json(result) if as_json else print_result(result, workspace)
+
+
+def _own(recipe: Recipe, policies: list[str], judges: list[str] | None) -> dict[str, Any]:
+    """What `--policy` and `--judge` say in the recipe's own section."""
+    if recipe is Recipe.observed and (policies or judges):
+        raise typer.BadParameter("the recipe observed asks no model: leave out --policy and --judge")
+    if recipe is Recipe.wildfeedback and len(policies) > 1:
+        raise typer.BadParameter("wildfeedback has one policy; ultrafeedback takes several")
+    if recipe is Recipe.wildfeedback:
+        return given_of(policy=policies[0] if policies else None, judging=given_of(judges=judges))
+    return given_of(policies=policies, judging=given_of(judges=judges))
 
 
 @app.command()
@@ -345,6 +364,9 @@ def check(
     print_json(report) if as_json else print_report(report)
     if report["failed_critical"]:
         raise typer.Exit(3)
+
+
+app.command()(evaluate)
 
 
 def _version(asked: bool) -> None:
