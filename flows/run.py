@@ -45,16 +45,10 @@ class Job:
         """The configuration as it is recorded: the salt by its fingerprint alone."""
         ingest = {**asdict(self.logs.ingest), "user_salt": fingerprint(self.logs.ingest.user_salt)}
         logs = {**asdict(self.logs), "ingest": ingest}
-        own = (
-            {}
-            if self.config is None
-            else {
-                self.name: asdict(self.config),
-                "models": dict(self.models),
-                "witnesses": dict(self.witnesses),
-            }
-        )
-        return {**logs, **own}
+        if self.config is None:
+            return logs
+        own = {self.name: asdict(self.config)}
+        return {**logs, **own, "models": dict(self.models), "witnesses": dict(self.witnesses)}
 
     @property
     def run_id(self) -> str:
@@ -110,8 +104,9 @@ def job_of(recipe: str, settings: Settings, reads: Sequence[Mapping[str, Any]]) 
     logs, config = settings.logs(), settings.section(recipe)
     known = RECIPES[recipe]
     models = {role: identify(settings.role(role)) for role in known.roles(config)}
-    models |= {f"file: {name}": _digest(uri) for name, uri in known.files(config).items()}
-    return Job(recipe, logs, config, models, reads, settings.workspace.rstrip("/"), logs.ingest.user_salt)
+    witnesses = known.witnesses(config) if models else {}
+    workspace, salt = settings.workspace.rstrip("/"), logs.ingest.user_salt
+    return Job(recipe, logs, config, models, witnesses, reads, workspace, salt)
 
 
 def _files(observation: Observation) -> dict[str, list[str]]:

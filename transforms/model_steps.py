@@ -125,8 +125,8 @@ class ReadLabels:
 class PreferenceRequests:
     """Asks what users want of the replies that they complained about.
 
-    Inputs: `conversations`, and final `feedback` or, for a forecast, what is `known` of it. Writes `targets`, `requests`
-    and `asked`.
+    Inputs: `conversations`, and final `feedback` or, for a forecast, what is `known` of it. Writes `targets`,
+    `requests` and `asked`.
     """
 
     summaries: Summaries
