@@ -27,7 +27,7 @@ from tilth.transforms.feedback.classifier_quality import (
     cross_validated,
     labels_of_feedback,
     labels_of_people,
-    tested,
+    on_held_out,
 )
 from tilth.transforms.feedback.labelled import as_conversations, read_labelled
 from tilth.transforms.inference.tables import TableWriter
@@ -60,7 +60,7 @@ def train_classifier(settings: Settings, labels: str, output: str) -> dict[str, 
     material = _material(settings, labels, config)
     model = train(material.conversations, material.labels, config, rules)
     figures = cross_validated(material.conversations, material.labels, config, rules)
-    unseen = tested(material.conversations, material.held_out, model) if material.held_out.height else []
+    unseen = on_held_out(material.conversations, material.held_out, model) if material.held_out.height else []
     save_classifier(model, output)
     return {
         "output": output,
@@ -72,7 +72,7 @@ def train_classifier(settings: Settings, labels: str, output: str) -> dict[str, 
 
 
 def _config(settings: Settings) -> ClassifierConfig:
-    return settings.section("classifier") or ClassifierConfig()
+    return settings.section("classifier")
 
 
 def _material(settings: Settings, labels: str, config: ClassifierConfig) -> Material:

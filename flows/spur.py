@@ -141,7 +141,7 @@ def _refuse_none(counted: Counted) -> None:
 
 
 def _config(settings: Settings) -> SpurConfig:
-    return settings.section("spur") or SpurConfig()
+    return settings.section("spur")
 
 
 def _run_id(settings: Settings, what: str, deciding: Any) -> str:

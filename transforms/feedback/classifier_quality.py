@@ -70,7 +70,7 @@ def cross_validated(
     return [*_figures("classifier", data.truth, chosen, said), *_by_rules(conversations, data, rules)]
 
 
-def tested(conversations: pl.DataFrame, labels: pl.DataFrame, model: Classifier) -> list[ClassQuality]:
+def on_held_out(conversations: pl.DataFrame, labels: pl.DataFrame, model: Classifier) -> list[ClassQuality]:
     """Both methods on labelled turns that the classifier was not trained on."""
     data = prepare(conversations, labels, model.config, model.rules)
     said = predicted(data.turns, model)

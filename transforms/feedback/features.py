@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-FACTS: Final = ("words", "place", "similar", "repeats", *CONTEXTS)
+FACTS: Final = ("words", "similar", "repeats", *CONTEXTS)
 SCORES: Final = ("sat", "dsat")
 _CHARS: Final = (3, 4, 5)  # lengths of character n-grams
 _BLOCK: Final = 2_048  # turns hashed at once: their arrays stay in the processor's cache
@@ -60,8 +60,7 @@ def turns_of(conversations: pl.DataFrame, rule_scores: bool, rules: FeedbackRule
     said = turns.get_column("spoken").str.replace_all(f"{BLANK}+", BLANK).str.replace_all(r"\s+", " ")
     facts = turns.select(
         pl.col("words").log1p(),
-        pl.col("message_index").cast(pl.Float64).log1p().alias("place"),
-        *(pl.col(name).cast(pl.Float64) for name in FACTS[2:]),
+        *(pl.col(name).cast(pl.Float64) for name in FACTS[1:]),
     )
     if rule_scores:
         facts = facts.hstack(score_turns(conversations, rules).select(SCORES))
