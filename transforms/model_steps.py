@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import polars as pl
@@ -315,7 +315,8 @@ def _without(where: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 class JudgedPairs:
     """Keeps the comparisons that the panel decided for the side that is meant to be better.
 
-    Inputs: `comparisons`, `judgments`. Writes `candidate_pairs`, which `Settle` decides over.
+    Inputs: `comparisons`, `judgments`. Writes `candidate_pairs`, which `Settle` decides over. Whatever rule the
+    protocol sums up by, a pair must be won in both orders: in a mean over orders a bias outweighs a tie.
     """
 
     protocol: Protocol
@@ -326,7 +327,8 @@ class JudgedPairs:
         """One task per part."""
         rows = _parts(task, "comparisons", pl.DataFrame(schema=COMPARISONS))
         judgments = _table(task, "judgments")
-        verdicts = by_panel(votes_of(judgments), self.protocol.aggregation, self.protocol.weights)
+        strict = replace(self.protocol.aggregation, rule="both_orders")
+        verdicts = by_panel(votes_of(judgments), strict, self.protocol.weights)
         ruled = judged_pairs(rows, verdicts, judgments)
         out.write("candidate_pairs", in_buckets(ruled.kept), CANDIDATE_ROWS)
         out.write("quarantine", ruled.dropped)
@@ -338,7 +340,8 @@ class JudgedPairs:
 class Represent:
     """Chooses the prompts to evaluate on, over all parts.
 
-    Inputs: all `held_out` parts of `Compare`, `preferences`, and settled `pairs`. Writes `evaluation`.
+    Inputs: all `held_out` parts of `Compare`, `preferences`, and settled `pairs` and `unpaired`. Writes `evaluation`:
+    nothing that is trained on, in pairs or alone, has one of its prompts.
     """
 
     config: Representatives
@@ -348,7 +351,8 @@ class Represent:
     def run(self, task: Task, out: Output) -> None:
         """One task; only held-out rows are read whole."""
         columns = ["prompt_id", "split"]
-        seen = [read_part(shard, columns) for shard in (*task.inputs["pairs"], *task.inputs["preferences"])]
+        tables = ("pairs", "unpaired", "preferences")
+        seen = [read_part(shard, columns) for name in tables for shard in task.inputs.get(name, ())]
         trained = pl.concat(seen).filter(pl.col("split") == "train").get_column("prompt_id")
         candidates = pl.concat([read_part(shard) for shard in task.inputs["held_out"]])
         out.write("evaluation", representatives(candidates, self.config, trained))

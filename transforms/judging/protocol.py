@@ -55,7 +55,8 @@ class Aggregation:
     Args:
         rule: `both_orders` (WildFeedback, arXiv 2408.15549, step 3): a side wins when it wins in both orders; what
             the orders do not agree in is inconsistent. `mean` (FairEval, arXiv 2305.17926): the mean score over both
-            orders decides, and a judge is never inconsistent with itself.
+            orders decides, and a judge is never inconsistent with itself; for scores and reports, since a bias that
+            meets a tie then decides (benchmarks/label_integrity.py). Pairs are held to both orders under either.
         tie_margin: a difference of mean scores up to this is a tie.
         person_share: the share of items, those of the highest entropy, that a person should look at (FairEval: 0.2).
     """
