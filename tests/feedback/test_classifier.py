@@ -220,6 +220,7 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(truth, said) == pytest.approx((0.9 + 0.1) / 4)
 
 
+@pytest.mark.slow
 def test_a_group_is_never_split_between_training_and_testing() -> None:
     """Where the turns of a group are all but equal and its label is chance, cross-validation finds chance."""
     names = ["".join(drawn) for drawn in np.random.default_rng(3).choice(list("abcdefgh"), (40, 12))]
