@@ -120,9 +120,7 @@ def print_preview(seen: Row) -> None:
     print_rows(seen["asked"], "", "what models would be asked; tokens of answers at most")
     cost = "no prices set" if seen["cost_most"] is None else f"cost at most {seen['cost_most']:,}"
     console.print(f"{seen['calls']:,} calls, {seen['prompt_tokens']:,} tokens of prompts; {cost}")
-    console.print(
-        "an estimate rests on how many replies are criticised, which is known once turns are labelled"
-    )
+    console.print("estimates rest on the logs alone: what is asked later depends on what models answer first")
     if seen["stops_at"]:
         console.print(f"[yellow]note:[/yellow] {seen['stops_at']} might stop this run before its end")
 

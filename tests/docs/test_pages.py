@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from docs.tour import ROOT, blocks, folder_with_samples, normal, run, steps
+from docs.tour import ROOT, blocks, folder_with_samples, models, normal, run, steps
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/reference/feedback.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/feedback.md", "docs/how-to/wildfeedback.md"])
 def test_commands_print_what_the_page_says(tmp_path: Path, page: str) -> None:
     """Every command of a page's console blocks prints what stands under it, times and ids aside."""
     folder = folder_with_samples(tmp_path)
     commands = [step for block in blocks(ROOT / page) for step in steps(block)]
     assert commands
-    for step in commands:
-        assert normal(run(step.command, folder)) == normal(step.said), step.command
+    with models(ROOT / page) as port:
+        for step in commands:
+            assert normal(run(step.command, folder, port)) == normal(step.said), step.command

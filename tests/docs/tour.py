@@ -4,20 +4,29 @@ A block is fenced as `console`; a line that begins with `$ ` is a command, and w
 order, in one folder that holds a link to `samples`. Run as a program, it writes the true output into the page:
 
     python tests/docs/tour.py README.md
+
+Where a page asks the models at `localhost:8123`, the scripted server of the tests stands in for them, at a free port.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a program, it is not among the tests
+
+from loopback import serve
+
 ROOT = Path(__file__).resolve().parents[2]
+PORT = 8123  # where pages say that models are
+SCRIPT = {"script": "sensible", "position_bias": 0.1, "tie_share": 0.05, "garble_share": 0.02}
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 # What differs from run to run: times, dates, ids of runs and snapshots.
 _CHANGING = (
@@ -54,8 +63,19 @@ def tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip("\n").splitlines()) + "\n"
 
 
-def run(command: str, folder: Path) -> str:
-    """What a command prints, standard output and error together."""
+@contextlib.contextmanager
+def models(page: Path) -> Generator[int]:
+    """The port of the scripted models, for a page that asks any; else 0."""
+    if f":{PORT}/" not in page.read_text():
+        yield 0
+        return
+    with serve(**SCRIPT) as server:
+        yield server.port
+
+
+def run(command: str, folder: Path, port: int = 0) -> str:
+    """What a command prints, standard output and error together; `port` is where the models are."""
+    command = command.replace(f":{PORT}/", f":{port}/")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TILTH_", "PREFECT_"))}
     env = {**kept, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1"}
@@ -80,11 +100,13 @@ def folder_with_samples(folder: Path) -> Path:
 
 def rewrite(page: Path, folder: Path) -> None:
     """Writes the true output of every command into the page."""
+    with models(page) as port:
 
-    def redo(block: re.Match[str]) -> str:
-        return "".join(f"$ {step.command}\n{tidy(run(step.command, folder))}" for step in steps(block[0]))
+        def redo(block: re.Match[str]) -> str:
+            told = ((step.command, tidy(run(step.command, folder, port))) for step in steps(block[0]))
+            return "".join(f"$ {command}\n{said}" for command, said in told)
 
-    page.write_text(_BLOCK.sub(redo, page.read_text()))
+        page.write_text(_BLOCK.sub(redo, page.read_text()))
 
 
 def blocks(page: Path) -> list[str]:
