@@ -5,6 +5,7 @@ Flow files hold no rule and no DoFn: Prefect may load them under a bare name, an
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,8 @@ class PrefectConductor(Conductor):
 
 
 def _bar(name: str) -> UUID:
-    made = create_progress_artifact(progress=0.0, key=f"tilth-{name}", description=f"Stage {name}")
+    key = re.sub("[^a-z0-9]+", "-", f"tilth-{name}".lower())  # all that Prefect takes in a key
+    made = create_progress_artifact(progress=0.0, key=key, description=f"Stage {name}")
     assert isinstance(made, UUID)  # noqa: S101  (narrowing: called outside an event loop)
     return made
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from tilth.pipelines.judging import judge
+from tilth.pipelines.judging import judge, purpose_of
 from tilth.pipelines.means import Inputs, Means, outputs
 from tilth.schemas import empty
 from tilth.transforms.judging.aggregate import by_panel
@@ -93,5 +93,5 @@ def calls(items: int, config: Evaluation) -> dict[str, int]:
     answering = {
         side: items for side, role in (("answers", config.policy), ("against", config.against)) if role
     }
-    judging = {f"judge-{member.name}": 2 * protocol.evidences * items for member in protocol.judges}
+    judging = {purpose_of("judge", member.name): 2 * protocol.evidences * items for member in protocol.judges}
     return {**answering, **judging}

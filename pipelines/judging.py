@@ -29,10 +29,20 @@ def judge(
     rendered = means.run(JudgeRequests(protocol), parts)
     judged: dict[str, tuple[Shard, ...]] = dict.fromkeys(items, ())
     for member in protocol.judges:
-        answers = means.answer(rendered, f"{name}-{member.name}", member.name)
-        model = means.ask(f"{name}-{member.name}", member.name).identity
+        purpose = purpose_of(name, member.name)
+        answers = means.answer(rendered, purpose, member.name)
+        model = means.ask(purpose, member.name).identity
         reading = {part: {**inputs, **answers[part]} for part, inputs in parts.items()}
         read = means.run(ReadJudgments(protocol, member.name, model), reading)
         for part, made in read.items():
             judged[part] += tuple(made.outputs.get("judgments", ()))
     return judged
+
+
+def purpose_of(name: str, judge: str) -> str:
+    """What the asking of one judge is called.
+
+    >>> purpose_of("judge", "large"), purpose_of("judge", "judge")
+    ('judge-large', 'judge')
+    """
+    return name if judge == name else f"{name}-{judge}"

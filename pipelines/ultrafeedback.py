@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final  # Any: planned reads
 
-from tilth.pipelines.judging import judge
+from tilth.pipelines.judging import judge, purpose_of
 from tilth.pipelines.means import Inputs, Means, outputs
 from tilth.pipelines.observed import Logged, Observation, Observed, read_logs, settle
 from tilth.pipelines.planned import Planned
@@ -166,7 +166,7 @@ def planned(
     chars = shown * 2 * config.replies.answer_tokens + 3000  # four characters a token, half of the longest
     judges = [Judge.of(text).name for text in judging.judges]
     return replies + [
-        Planned(f"judge-{name}", name, (), calls, chars, judging.answer_tokens) for name in judges
+        Planned(purpose_of("judge", name), name, (), calls, chars, judging.answer_tokens) for name in judges
     ]
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final  # Any: planned reads
 
-from tilth.pipelines.judging import judge
+from tilth.pipelines.judging import judge, purpose_of
 from tilth.pipelines.means import Inputs, Means, outputs
 from tilth.pipelines.observed import Logged, Observation, Observed, read_logs, settle
 from tilth.pipelines.planned import Planned
@@ -209,7 +209,7 @@ def _planned_replies(config: WildFeedback, places: int, chars: int) -> list[Plan
     judging = config.judging
     judges = [
         Planned(
-            f"judge-{Judge.of(text).name}",
+            purpose_of("judge", Judge.of(text).name),
             Judge.of(text).name,
             (),
             items * 2 * judging.evidences,

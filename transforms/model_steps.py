@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from tilth.schemas import Reason, empty
+from tilth.schemas import Reason
 from tilth.transforms.feedback import FeedbackRules, observe_reactions
 from tilth.transforms.feedback.cascade import TURNS, Cascade, Settled, joined, settle_turns
 from tilth.transforms.feedback.labelling import ASKED as LABELS_ASKED
@@ -44,7 +44,7 @@ from tilth.transforms.responses.moderation import (
 )
 from tilth.transforms.responses.places import answerable, places
 from tilth.transforms.selection.representatives import Representatives, representatives
-from tilth.transforms.stage import Output, Task
+from tilth.transforms.stage import Output, Task, rows_of
 from tilth.transforms.steps import CANDIDATE_ROWS, in_buckets
 
 
@@ -67,7 +67,7 @@ class SettleTurns:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        conversations = _table(task, "conversations")
+        conversations = rows_of(task, "conversations")
         probabilities = None
         if self.classifier:
             from tilth.transforms.feedback import classifier  # loads scikit-learn
@@ -103,11 +103,11 @@ class ReadLabels:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        conversations = _table(task, "conversations")
+        conversations = rows_of(task, "conversations")
         nothing = observe_reactions(conversations.clear())
-        turns, known = _parts(task, "turns", pl.DataFrame(schema=TURNS)), _parts(task, "known", nothing)
+        turns, known = rows_of(task, "turns", pl.DataFrame(schema=TURNS)), rows_of(task, "known", nothing)
         completions, _ = answered(task)
-        asked = _parts(task, "asked", pl.DataFrame(schema=LABELS_ASKED))
+        asked = rows_of(task, "asked", pl.DataFrame(schema=LABELS_ASKED))
         said = labelled(conversations, turns, asked, completions, self.labelling)
         settled = Settled(known, turns, {})
         words = joined(settled, said.feedback, said.answered, conversations)
@@ -136,9 +136,9 @@ class PreferenceRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        conversations = _table(task, "conversations")
+        conversations = rows_of(task, "conversations")
         known = [read_part(shard).filter("owned").drop("owned") for shard in task.inputs.get("known", ())]
-        feedback = pl.concat([_table(task, "feedback"), *known])
+        feedback = pl.concat([rows_of(task, "feedback"), *known])
         found = targets(feedback, conversations, self.summaries)
         questions = summary_requests(found.kept, conversations, self.summaries)
         out.write("targets", found.kept)
@@ -157,8 +157,8 @@ class ReadPreferences:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         if task.inputs["targets"]:
-            found = pl.concat([read_part(shard) for shard in task.inputs["targets"]])
-            asked = pl.concat([read_part(shard) for shard in task.inputs["asked"]])
+            found = rows_of(task, "targets")
+            asked = rows_of(task, "asked")
             completions, _ = answered(task)
             made = summaries(found, asked, completions)
             out.write("preferences", made.preferences)
@@ -214,7 +214,7 @@ class Replies:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         completions, failed = answered(task)
-        asked = pl.concat([read_part(shard) for shard in task.inputs["asked"]])
+        asked = rows_of(task, "asked")
         made, lost = replies_of(
             _places(task), asked, completions, failed, self.role, self.model, guided=self.guided
         )
@@ -233,7 +233,7 @@ class ModerationRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        requests, asked = moderation_requests(_table(task, "responses"), self.prompt, self.moderation)
+        requests, asked = moderation_requests(rows_of(task, "responses"), self.prompt, self.moderation)
         out.write("requests", requests)
         out.write("asked", asked)
 
@@ -283,16 +283,14 @@ class Compare:
         return rows.select(*same, checklist="preferences", reference="reply")
 
     def _flagged(self, task: Task) -> pl.DataFrame:
-        responses = _table(task, "responses")
+        responses = rows_of(task, "responses")
         if self.moderation.by == "none":
             return responses
         if self.moderation.by == "function":
             flags = flags_by_function(responses, hook(self.moderation))
         else:
             completions, _ = answered(task)
-            flags = flags_by_model(
-                pl.concat([read_part(shard) for shard in task.inputs["asked"]]), completions
-            )
+            flags = flags_by_model(rows_of(task, "asked"), completions)
         named = flags.select(id="response_id", found="flags")
         flagged = responses.join(named, on="id", how="left", maintain_order="left")
         return flagged.with_columns(flags="found").drop("found")
@@ -325,8 +323,8 @@ class JudgedPairs:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        rows = _parts(task, "comparisons", pl.DataFrame(schema=COMPARISONS))
-        judgments = _table(task, "judgments")
+        rows = rows_of(task, "comparisons", pl.DataFrame(schema=COMPARISONS))
+        judgments = rows_of(task, "judgments")
         strict = replace(self.protocol.aggregation, rule="both_orders")
         verdicts = by_panel(votes_of(judgments), strict, self.protocol.weights)
         ruled = judged_pairs(rows, verdicts, judgments)
@@ -354,17 +352,9 @@ class Represent:
         tables = ("pairs", "unpaired", "preferences")
         seen = [read_part(shard, columns) for name in tables for shard in task.inputs.get(name, ())]
         trained = pl.concat(seen).filter(pl.col("split") == "train").get_column("prompt_id")
-        candidates = pl.concat([read_part(shard) for shard in task.inputs["held_out"]])
+        candidates = rows_of(task, "held_out")
         out.write("evaluation", representatives(candidates, self.config, trained))
 
 
 def _places(task: Task) -> pl.DataFrame:
-    return places(_table(task, "preferences"), _table(task, "conversations"))
-
-
-def _table(task: Task, name: str) -> pl.DataFrame:
-    return _parts(task, name, empty(name))
-
-
-def _parts(task: Task, name: str, nothing: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([nothing, *(read_part(shard) for shard in task.inputs.get(name, ()))])
+    return places(rows_of(task, "preferences"), rows_of(task, "conversations"))

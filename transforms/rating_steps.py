@@ -22,7 +22,7 @@ from tilth.transforms.responses.sampled import (
     rated_together,
     reply_places,
 )
-from tilth.transforms.stage import Output, Task
+from tilth.transforms.stage import Output, Task, rows_of
 from tilth.transforms.steps import CANDIDATE_ROWS, in_buckets
 
 Select = Literal["rated", "best_worst"]
@@ -38,7 +38,7 @@ class PromptPlaces:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        found = reply_places(_table(task, "conversations"), self.which)
+        found = reply_places(rows_of(task, "conversations"), self.which)
         out.write("places", found)
         out.count("prompts.found", found.height)
 
@@ -95,7 +95,7 @@ class PolicyReplies:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         completions, failed = answered(task)
-        asked = _parts(task, "asked", pl.DataFrame(schema=ASKED))
+        asked = rows_of(task, "asked", pl.DataFrame(schema=ASKED))
         made, lost = replies_of(_places(task), asked, completions, failed, "policy", self.model, guided=False)
         out.write("responses", made)
         out.write("quarantine", lost)
@@ -110,7 +110,7 @@ class RateTogether:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        listed = rated_together(_table(task, "responses"))
+        listed = rated_together(rows_of(task, "responses"))
         out.write("items", listed.items)
         out.write("rated", listed.responses)
         out.write("quarantine", listed.dropped)
@@ -127,8 +127,8 @@ class Rate:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        responses = _parts(task, "rated", empty("responses"))
-        ruled = ratings(_table(task, "judgments"), responses, self.weights, self.optional)
+        responses = rows_of(task, "rated", empty("responses"))
+        ruled = ratings(rows_of(task, "judgments"), responses, self.weights, self.optional)
         out.write("ratings", ruled.kept)
         out.write("quarantine", ruled.dropped)
 
@@ -145,7 +145,7 @@ class PairRated:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        rows = _table(task, "ratings")
+        rows = rows_of(task, "ratings")
         best_worst = self.select == "best_worst"
         ruled = best_of_n_pairs(rows, self.best_of_n) if best_worst else rated_pairs(rows, self.rated)
         out.write("candidate_pairs", in_buckets(ruled.kept), CANDIDATE_ROWS)
@@ -153,14 +153,6 @@ class PairRated:
 
 
 def _places(task: Task) -> pl.DataFrame:
-    places, kept = (_parts(task, "places", pl.DataFrame(schema=PLACES)), task.inputs["kept"])
+    places, kept = (rows_of(task, "places", pl.DataFrame(schema=PLACES)), task.inputs["kept"])
     keys = ["conversation_id", "target_index"]
     return places.join(pl.concat([read_part(shard) for shard in kept]), on=keys, how="semi")
-
-
-def _table(task: Task, name: str) -> pl.DataFrame:
-    return _parts(task, name, empty(name))
-
-
-def _parts(task: Task, name: str, nothing: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([nothing, *(read_part(shard) for shard in task.inputs.get(name, ()))])

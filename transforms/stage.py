@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import fsspec
 import polars as pl
 import pyarrow as pa
 
-from tilth.schemas import TABLES, TilthError, fingerprint
-from tilth.transforms.parts import ROW_GROUP_ROWS, Shard, quarantine_ids, write_bytes, write_part
+from tilth.schemas import TABLES, TilthError, empty, fingerprint
+from tilth.transforms.parts import ROW_GROUP_ROWS, Shard, quarantine_ids, read_part, write_bytes, write_part
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,13 @@ class Task:
     name: str  # zero-padded ordinal; outputs are listed in the order of names
     inputs: Mapping[str, tuple[Shard, ...]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values of a step's own choosing
+
+
+def rows_of(task: Task, name: str, nothing: pl.DataFrame | None = None) -> pl.DataFrame:
+    """All rows that a task was given under a name; without any, `nothing`, by default the empty table of that name."""
+    if shards := task.inputs.get(name):
+        return pl.concat([read_part(shard) for shard in shards])
+    return empty(name) if nothing is None else nothing
 
 
 class Step(Protocol):
@@ -61,9 +71,15 @@ class LaneStep(Step, Protocol):
 
 
 def title(step: Step) -> str:
-    """What a stage of this step is called: the step's name, and for what where a recipe runs it for several things."""
-    purpose = getattr(step, "purpose", step.name)
-    return step.name if purpose == step.name else f"{step.name}-{purpose}"
+    """What a stage of this step is called: the step's name, and for what where a recipe runs it for several things.
+
+    It names folders too: what a path could take amiss in a purpose (a model's name has slashes) is replaced, and a hash
+    keeps such names apart.
+    """
+    purpose: str = getattr(step, "purpose", step.name)
+    plain = _UNSAFE.sub("-", purpose)
+    apart = "" if plain == purpose else f"-{fingerprint(purpose)[:6]}"
+    return step.name if purpose == step.name else f"{step.name}-{plain}{apart}"
 
 
 @dataclass(frozen=True, slots=True)

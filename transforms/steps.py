@@ -21,7 +21,7 @@ from tilth.transforms.pairs import (
 )
 from tilth.transforms.parts import read_part, read_range
 from tilth.transforms.rationales import user_complaints
-from tilth.transforms.stage import Output, Task
+from tilth.transforms.stage import Output, Task, rows_of
 
 # Candidates are sorted by so many buckets of prompts; a settle task reads a range of them.
 BUCKETS: Final = 1024
@@ -108,8 +108,8 @@ class Pair:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        conversations = _read(task, "conversations", empty("conversations"))
-        signals = _read(
+        conversations = rows_of(task, "conversations")
+        signals = rows_of(
             task, "signals", empty("feedback").with_columns(pl.lit(None, pl.Boolean).alias("owned"))
         )
         recovered = recovery_pairs(conversations, signals, self.policy)
@@ -138,17 +138,13 @@ class Settle:
         """One task per bucket."""
         pairs = _bucket_of(task, "pairs")
         unpaired = _bucket_of(task, "unpaired")
-        rationales = _read(task, "rationales", empty("rationales"))
+        rationales = rows_of(task, "rationales")
         rationales = rationales.join(pairs, left_on="pair_id", right_on="id", how="semi")
         settled = settle(pairs, unpaired, rationales, self.seed)
         out.write("pairs", settled.pairs)
         out.write("unpaired", settled.unpaired)
         out.write("rationales", settled.rationales)
         out.write("quarantine", settled.dropped)
-
-
-def _read(task: Task, name: str, nothing: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([nothing, *(read_part(shard) for shard in task.inputs[name])])
 
 
 def in_buckets(candidates: pl.DataFrame) -> pl.DataFrame:

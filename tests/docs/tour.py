@@ -18,7 +18,7 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple  # Any: settings of the server
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a program, it is not among the tests
 
@@ -26,7 +26,12 @@ from loopback import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 8123  # where pages say that models are
-SCRIPT = {"script": "sensible", "position_bias": 0.1, "tie_share": 0.05, "garble_share": 0.02}
+SCRIPT: dict[str, Any] = {  # as `loopback.Behaviour` takes them
+    "script": "sensible",
+    "position_bias": 0.1,
+    "tie_share": 0.05,
+    "garble_share": 0.02,
+}
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 # What differs from run to run: times, dates, ids of runs and snapshots.
 _CHANGING = (

@@ -183,4 +183,4 @@ def test_the_command_prints_the_score(workspace: str, answers: str, server: Loop
     told = CliRunner().invoke(app, [*words, "--json"])
     assert json.loads(told.stdout)["score"]["win_rate"] == 0.5
     dry = CliRunner().invoke(app, [*words, "--dry-run"])
-    assert "judge-judge" in dry.stdout
+    assert "judge" in dry.stdout

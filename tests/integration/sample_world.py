@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from tilth.catalog import Catalog
-from tilth.flows.result import RunResult
 from tilth.flows.conductor import Conductor
+from tilth.flows.result import RunResult
 from tilth.flows.run import run
 from tilth.flows.settings import load
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import polars as pl
-
 from tilth.transforms.feedback import spur
 from tilth.transforms.feedback.spur_rubric import Rubric, SpurConfig, numbered_items
 from tilth.transforms.judging.steps import answered
-from tilth.transforms.parts import read_part
-from tilth.transforms.stage import Output, Task
+from tilth.transforms.stage import Output, Task, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +21,7 @@ class Apart:
 
     def run(self, task: Task, out: Output) -> None:
         """One task over all parts."""
-        examples, trials = spur.apart(_read(task, "labelled"), self.config)
+        examples, trials = spur.apart(rows_of(task, "labelled"), self.config)
         out.write("examples", examples)
         out.write("trials", trials)
 
@@ -39,7 +36,7 @@ class ExtractRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        _ask(spur.extract_requests(_read(task, "conversations"), self.config), out)
+        _ask(spur.extract_requests(rows_of(task, "conversations"), self.config), out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ class ScoreRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        conversations = _read(task, "conversations").select("id", "messages")
+        conversations = rows_of(task, "conversations").select("id", "messages")
         _ask(spur.score_requests(conversations, self.rubric, self.config), out)
 
 
@@ -86,7 +83,7 @@ class ReadScores:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         completions, failed = answered(task)
-        found = spur.scores(_read(task, "asked"), completions, failed, self.rubric, self.model)
+        found = spur.scores(rows_of(task, "asked"), completions, failed, self.rubric, self.model)
         out.write("scores", found.scores)
         out.write("set_aside", found.set_aside)
         out.count("conversations", found.scores.height + found.set_aside.height)
@@ -95,7 +92,3 @@ class ReadScores:
 def _ask(questions: spur.Questions, out: Output) -> None:
     out.write("requests", questions.requests)
     out.write("asked", questions.asked)
-
-
-def _read(task: Task, name: str) -> pl.DataFrame:
-    return pl.concat([read_part(shard) for shard in task.inputs[name]])

@@ -16,8 +16,7 @@ from tilth.transforms.inference.prompts import Prompt
 from tilth.transforms.inference.requests import Sampling
 from tilth.transforms.inference.sampling import request_id, requests_frame
 from tilth.transforms.inference.tables import batches
-from tilth.transforms.parts import read_part
-from tilth.transforms.stage import Output, Task
+from tilth.transforms.stage import Output, Task, rows_of
 
 ROW: Final = "tilth_row"  # the column that names a row while it is on its way
 ASKED: Final = pl.Schema({"id": pl.String, ROW: pl.String, "sample_index": pl.Int32})
@@ -97,7 +96,7 @@ class Render:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        rows = pl.concat([read_part(shard) for shard in task.inputs["rows"]])
+        rows = rows_of(task, "rows")
         requests, failures = self._requests(rows)
         out.write("asked", self._asked(rows))
         out.write("failed", self._failed(failures))

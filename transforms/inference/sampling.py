@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import polars as pl
@@ -73,6 +73,18 @@ def requests_frame(
         for one, messages in zip(keys, said, strict=True)
         for at in range(samples)
     ]
+    return asked_frame(asked, sampling, schema=schema, choices=choices, want_logprobs=want_logprobs)
+
+
+def asked_frame(
+    asked: Sequence[tuple[str, Sequence[Mapping[str, str]], int, int | None]],
+    sampling: Sampling,
+    *,
+    schema: str | None = None,
+    choices: Sequence[str] | None = None,
+    want_logprobs: bool = False,
+) -> pl.DataFrame:
+    """Requests in the form of `REQUESTS` from (id, messages, sample index, seed), all drawn in the same way."""
     own = {name: REQUESTS[name] for name in ("id", "messages", "sample_index", "seed")}
     shared = {
         "temperature": sampling.temperature,

@@ -10,13 +10,11 @@ import polars as pl
 
 from tilth.schemas import PL_MESSAGES, BadInput, Reason, TilthError, content_ids
 from tilth.transforms.inference.prompts import as_chat
-from tilth.transforms.inference.requests import REQUESTS
-from tilth.transforms.inference.sampling import request_id, seed_for
+from tilth.transforms.inference.sampling import asked_frame, request_id, seed_for
 from tilth.transforms.judging.items import ITEMS, items
 from tilth.transforms.judging.steps import answered
-from tilth.transforms.parts import read_part
 from tilth.transforms.responses.candidates import Replying
-from tilth.transforms.stage import Output, Task
+from tilth.transforms.stage import Output, Task, rows_of
 
 ANSWERS: Final = pl.Schema(
     {
@@ -137,27 +135,12 @@ def answer_requests(evaluation: pl.DataFrame, side: str, replying: Replying, see
     """Asks a model for its answer to each item: the logged conversation as it is, and nothing of the checklist."""
     ids = evaluation.get_column("id").to_list()
     greedy = replying.temperature == 0
-    frame = pl.DataFrame(
-        {
-            "id": [request_id(id_, f"evaluate/{side}") for id_ in ids],
-            "messages": [as_chat(prompt) for prompt in evaluation.get_column("prompt")],
-            "seed": [None if greedy else seed_for(seed, id_, 0) for id_ in ids],
-            "item": ids,
-        },
-        schema={name: REQUESTS.get(name, pl.String) for name in ("id", "messages", "seed", "item")},
-    )
-    shared = {
-        "sample_index": 0,
-        "temperature": replying.temperature,
-        "top_p": replying.top_p,
-        "max_tokens": replying.answer_tokens,
-        "stop": [],
-        "schema": None,
-        "choices": None,
-        "want_logprobs": False,
-    }
-    constants = [pl.lit(value, REQUESTS[name]).alias(name) for name, value in shared.items()]
-    return Questions(frame.with_columns(constants).select(REQUESTS.names()), frame.select("id", "item"))
+    names = [request_id(id_, f"evaluate/{side}") for id_ in ids]
+    seeds = [None if greedy else seed_for(seed, id_, 0) for id_ in ids]
+    chats = [as_chat(prompt) for prompt in evaluation.get_column("prompt")]
+    said = [(name, chat, 0, at) for name, chat, at in zip(names, chats, seeds, strict=True)]
+    asked = pl.DataFrame({"id": names, "item": ids}, schema={"id": pl.String, "item": pl.String})
+    return Questions(asked_frame(said, replying.sampling), asked)
 
 
 def answers_of(asked: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame) -> pl.DataFrame:
@@ -349,7 +332,7 @@ class AnswerRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        questions = answer_requests(_parts(task, "evaluation"), self.purpose, self.replying, self.seed)
+        questions = answer_requests(rows_of(task, "evaluation"), self.purpose, self.replying, self.seed)
         out.write("requests", questions.requests)
         out.write("asked", questions.asked)
 
@@ -364,7 +347,7 @@ class ReadAnswers:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        out.write("answers", answers_of(_parts(task, "asked"), *answered(task)))
+        out.write("answers", answers_of(rows_of(task, "asked"), *answered(task)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,12 +362,8 @@ class Match:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        evaluation, answers = _parts(task, "evaluation"), _parts(task, "answers")
-        against = _parts(task, "against") if "against" in task.inputs else None
+        evaluation, answers = rows_of(task, "evaluation"), rows_of(task, "answers")
+        against = rows_of(task, "against") if "against" in task.inputs else None
         matched = match(evaluation, answers, against, self.checklist)
         out.write("items", matched.items)
         out.write("matches", matched.matches)
-
-
-def _parts(task: Task, name: str) -> pl.DataFrame:
-    return pl.concat([read_part(shard) for shard in task.inputs[name]])

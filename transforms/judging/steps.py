@@ -13,7 +13,7 @@ from tilth.transforms.inference.requests import COMPLETIONS
 from tilth.transforms.judging.items import judge_requests, judgments
 from tilth.transforms.judging.protocol import Protocol
 from tilth.transforms.parts import read_part
-from tilth.transforms.stage import Output, Task
+from tilth.transforms.stage import Output, Task, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class JudgeRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        items = pl.concat([read_part(shard) for shard in task.inputs["items"]])
+        items = rows_of(task, "items")
         questions = judge_requests(items, self.protocol)
         out.write("requests", questions.requests)
         out.write("asked", questions.asked)
@@ -45,8 +45,8 @@ class ReadJudgments:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        items = pl.concat([read_part(shard) for shard in task.inputs["items"]])
-        asked = pl.concat([read_part(shard) for shard in task.inputs["asked"]])
+        items = rows_of(task, "items")
+        asked = rows_of(task, "asked")
         completions, failed = answered(task)
         rows = judgments(items, asked, completions, failed, self.judge, self.protocol, self.model)
         out.write("judgments", rows)

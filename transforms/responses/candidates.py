@@ -11,8 +11,8 @@ import polars as pl
 from tilth.schemas import PL_MESSAGES, ConfigError, Reason, TilthError, conform, content_ids, polars_schema
 from tilth.schemas.ids import messages_key
 from tilth.transforms.inference.prompts import Prompt, as_chat, restore
-from tilth.transforms.inference.requests import REQUESTS, Sampling
-from tilth.transforms.inference.sampling import request_id, seed_for
+from tilth.transforms.inference.requests import Sampling
+from tilth.transforms.inference.sampling import asked_frame, request_id, seed_for
 from tilth.transforms.pairs.candidates import DROPPED
 
 PLACES: Final = pl.Schema(
@@ -74,31 +74,16 @@ def reply_requests(
     name = guidance.id if guidance else PART
     keys = pl.concat_str(["conversation_id", pl.col("target_index").cast(pl.String)], separator="/")
     rows = list(places.with_columns(keys.alias("key")).iter_rows(named=True))
-    said = [_messages(row, guidance) for row in rows]
-    ids = [(request_id(row["key"], name, n), row, n) for row in rows for n in range(samples)]
-    asked = [(id_, row["conversation_id"], row["target_index"], n) for id_, row, n in ids]
     greedy = replying.temperature == 0
-    questions = {
-        "id": [id_ for id_, _, _ in ids],
-        "messages": [messages for messages in said for _ in range(samples)],
-        "sample_index": [n for _, _, n in ids],
-        "seed": [None if greedy else seed_for(seed, row["key"], n) for _, row, n in ids],
-    }
-    shared = {
-        "temperature": replying.temperature,
-        "top_p": replying.top_p,
-        "max_tokens": replying.answer_tokens,
-        "stop": [],
-        "schema": None,
-        "choices": None,
-        "want_logprobs": False,
-    }
-    frame = pl.DataFrame(questions, schema={column: REQUESTS[column] for column in questions})
-    constants = [pl.lit(value, REQUESTS[column]).alias(column) for column, value in shared.items()]
-    return Questions(
-        frame.with_columns(constants).select(REQUESTS.names()),
-        pl.DataFrame(asked, schema=ASKED, orient="row"),
-    )
+    drawn = [(row, n, _messages(row, guidance)) for row in rows for n in range(samples)]
+    ids = [request_id(row["key"], name, n) for row, n, _ in drawn]
+    seeds = [None if greedy else seed_for(seed, row["key"], n) for row, n, _ in drawn]
+    said = [(id_, messages, n, at) for id_, (_, n, messages), at in zip(ids, drawn, seeds, strict=True)]
+    asked = [
+        (id_, row["conversation_id"], row["target_index"], n)
+        for id_, (row, n, _) in zip(ids, drawn, strict=True)
+    ]
+    return Questions(asked_frame(said, replying.sampling), pl.DataFrame(asked, schema=ASKED, orient="row"))
 
 
 def _messages(row: Mapping[str, Any], guidance: Prompt | None) -> list[dict[str, str]]:
