@@ -29,7 +29,8 @@ from tilth.pipelines.wildfeedback import TABLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wildfeedback")]
 
-PANEL = ["large=2", "small", "third"]
+NAMES = ("large", "small", "org/third-7b")
+PANEL = ["large=2", *NAMES[1:]]
 JUDGED = ("expert", "on_policy")
 
 
@@ -110,10 +111,8 @@ def test_every_item_is_judged_in_both_orders_by_the_whole_panel(wild: Wild) -> N
         pl.struct("judge", pl.col("order").list.first()).n_unique().alias("different"), votes=pl.len()
     )
     assert votes.select("different", "votes").unique().rows() == [(6, 6)]
-    assert set(judgments["judge"]) == {"large", "small", "third"}
-    assert dict(judgments.select("judge", "model").unique().iter_rows()) == {
-        name: name for name in ("large", "small", "third")
-    }
+    assert set(judgments["judge"]) == set(NAMES)
+    assert dict(judgments.select("judge", "model").unique().iter_rows()) == {name: name for name in NAMES}
     whys = ("judges_prefer_rejected", "judges_tied", "judges_inconsistent", "judges_failed", "moderated")
     set_aside = sum(wild.result.dropped.get(reason, 0) for reason in whys)
     settled = wild.table("quarantine").filter(
@@ -236,7 +235,7 @@ def test_usage_is_told_by_purpose(wild: Wild) -> None:
         "moderate": "moderator-1",
         "judge-large": "large",
         "judge-small": "small",
-        "judge-third": "third",
+        "judge-org/third-7b": "org/third-7b",
     }
     assert sum(calls(wild.result).values()) == wild.result.usage["sitting"]["calls"]
 
