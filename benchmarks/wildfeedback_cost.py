@@ -4,8 +4,8 @@
     python benchmarks/wildfeedback_cost.py --source 'logs/*.jsonl'
 
 Every request is made and answered, by a scripted model on this machine: calls are those of a real run over these logs,
-as far as a real model finds the same feedback in them. Prompt tokens are estimated at four characters each. How long the
-answers of a real model are is not known here; how long they may be is printed by `tilth run --dry-run`.
+as far as a real model finds the same feedback in them. Prompt tokens are estimated at four characters each. How long
+the answers of a real model are is not known here; how long they may be is printed by `tilth run --dry-run`.
 """
 
 from __future__ import annotations

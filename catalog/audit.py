@@ -177,7 +177,8 @@ def _signals(uris: Sequence[str]) -> pl.DataFrame:
 
 def _across(table: str, frames: Mapping[str, pl.LazyFrame]) -> dict[str, int]:
     at_hand = [check for check in ACROSS[table] if frames.keys() >= set(check.needs)]
-    return {check.metric: check.count(table, frames) for check in at_hand}
+    counted = {check.metric: check.count(table, frames) for check in at_hand}
+    return {metric: count for metric, count in counted.items() if count is not None}
 
 
 def _checks(metrics: Mapping[str, Row]) -> Iterator[Check]:

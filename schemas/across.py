@@ -59,17 +59,15 @@ class Resolves:
     metric: str
     column: str
     target: str
+    needs: tuple[str, ...] = ()
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The other tables that must be at hand."""
-        return (self.target,)
-
-    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
-        """How many references lead nowhere."""
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int | None:
+        """How many references lead nowhere; null where there are some and `target` is not at hand to tell."""
         references = frames[table].select(pl.col(self.column))
         if isinstance(references.collect_schema()[self.column], pl.List):
             references = references.drop_nulls().explode(self.column, empty_as_null=False)
+        if self.target not in frames:
+            return None if _number_of(references, pl.len()) else 0
         known = frames[self.target].select("id")
         lost = references.join(known, left_on=self.column, right_on="id", how="anti")
         return _number_of(lost, pl.len())

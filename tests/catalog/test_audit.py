@@ -24,10 +24,10 @@ def columns(report: AuditReport) -> set[tuple[str, str]]:
 
 
 def test_a_coherent_release_passes(stage: Callable[..., Any]) -> None:
-    """A release in which everything fits has no critical failure; only a table that it lacks leaves a check open."""
+    """A release in which everything fits has no failure and leaves no check open: what names no judgment needs none."""
     report = audit(stage("r1"))
     assert columns(report) == set()
-    assert {check.column for check in report.checks if check.success is None} == {"judgment_ids_unresolved"}
+    assert not [check.column for check in report.checks if check.success is None]
     assert report.metrics["feedback"]["evidence_compared"] == 2
     report.refuse()
 
