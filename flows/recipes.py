@@ -23,6 +23,8 @@ class Recipe:
         lineage: the tables that it commits, in one release, and what the rows of each were made from.
         run: planned reads, the section `observed`, the recipe's own section, means, the largest share set aside.
         roles: which models it asks, by its own section; none for a recipe without a model.
+        writers: those of the roles that write replies.
+        judges: those that judge them.
         witnesses: digests of what else the outcome rests on (prompts, files), by its own section.
         planned: what it would ask, taking what `run` takes.
         passing: (step, table) whose rows a later step makes final.
@@ -31,6 +33,8 @@ class Recipe:
     lineage: Mapping[str, tuple[str, ...]]
     run: Run
     roles: Callable[[Any], Sequence[str]] = lambda _: ()
+    writers: Callable[[Any], Sequence[str]] = lambda _: ()
+    judges: Callable[[Any], Sequence[str]] = lambda _: ()
     witnesses: Callable[[Any], Mapping[str, str]] = lambda _: {}
     planned: Plan = lambda *_: []
     passing: frozenset[tuple[str, str]] = frozenset({("ingest", "conversations")})
@@ -48,6 +52,8 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         wildfeedback.LINEAGE,
         wildfeedback.wildfeedback,
         roles=wildfeedback.roles,
+        writers=wildfeedback.writers,
+        judges=wildfeedback.judges,
         witnesses=wildfeedback.witnesses,
         planned=wildfeedback.planned,
         passing=wildfeedback.PASSING,
@@ -56,6 +62,8 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         ultrafeedback.LINEAGE,
         ultrafeedback.ultrafeedback,
         roles=ultrafeedback.roles,
+        writers=ultrafeedback.writers,
+        judges=ultrafeedback.judges,
         witnesses=ultrafeedback.witnesses,
         planned=ultrafeedback.planned,
         passing=ultrafeedback.PASSING,

@@ -145,9 +145,10 @@ def _warnings(job: Job, manifests: Sequence[Manifest]) -> list[str]:
     found: list[str] = []
     if not job.user_salt and total(manifests, "with_user"):
         found.append("user ids are hashed without a secret; set TILTH_USER_SALT if they can be guessed")
-    if job.models and job.models.get("judge") == job.models.get("model"):
+    own = {job.models[role] for role in job.recipe.writers(job.config)}
+    if own & {job.models[role] for role in job.recipe.judges(job.config)}:
         found.append(
-            "the judge is the model that wrote the replies, and may prefer its own; name another with --judge"
+            "a judge is a model that wrote replies, and may prefer its own; name another with --judge"
         )
     return found
 

@@ -103,9 +103,19 @@ class UltraFeedback:
             raise ConfigError("choices", found=found, wanted="rated or best_worst; first, last or every")
 
 
+def writers(config: UltraFeedback) -> list[str]:
+    """The roles that write replies."""
+    return list(config.policies)
+
+
+def judges(config: UltraFeedback) -> list[str]:
+    """The roles that rate them."""
+    return [Judge.of(text).name for text in config.judging.judges]
+
+
 def roles(config: UltraFeedback) -> list[str]:
     """Whose answers the outcome rests on."""
-    return list(dict.fromkeys([*config.policies, *(Judge.of(text).name for text in config.judging.judges)]))
+    return list(dict.fromkeys([*writers(config), *judges(config)]))
 
 
 def witnesses(config: UltraFeedback) -> dict[str, str]:
@@ -164,9 +174,9 @@ def planned(
     shown = config.samples * (config.per_prompt or len(config.policies))
     calls = prompts * len(config.aspects) * min(judging.rotations, shown) * judging.evidences
     chars = shown * 2 * config.replies.answer_tokens + 3000  # four characters a token, half of the longest
-    judges = [Judge.of(text).name for text in judging.judges]
     return replies + [
-        Planned(purpose_of("judge", name), name, (), calls, chars, judging.answer_tokens) for name in judges
+        Planned(purpose_of("judge", name), name, (), calls, chars, judging.answer_tokens)
+        for name in judges(config)
     ]
 
 

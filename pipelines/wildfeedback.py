@@ -60,7 +60,7 @@ LINEAGE: Final[Mapping[str, tuple[str, ...]]] = {
     "preferences": ("conversations", "feedback", "model"),
     "responses": ("conversations", "preferences", "expert", "policy"),
     "judgments": ("responses", "preferences", "judges"),
-    "evaluation": ("conversations", "preferences", "pairs"),
+    "evaluation": ("conversations", "preferences", "pairs", "unpaired"),
     "quarantine": ("sources", "conversations", "feedback", "preferences", "responses", "judgments"),
 }
 TABLES: Final = tuple(LINEAGE)
@@ -112,11 +112,20 @@ class WildFeedback:
     expected_complaints: float = field(default=0.12, compare=False)
 
 
+def writers(config: WildFeedback) -> list[str]:
+    """The roles that write replies."""
+    return [role for role in dict.fromkeys((config.expert, config.policy)) if role]
+
+
+def judges(config: WildFeedback) -> list[str]:
+    """The roles that judge them."""
+    return [Judge.of(text).name for text in config.judging.judges]
+
+
 def roles(config: WildFeedback) -> list[str]:
     """Whose answers the outcome rests on."""
-    asked = ["model", config.expert, config.policy, *(Judge.of(text).name for text in config.judging.judges)]
-    moderated = ["moderator"] if config.moderation.by == "model" else []
-    return list(dict.fromkeys(role for role in (*asked, *moderated) if role))
+    moderators = ["moderator"] if config.moderation.by == "model" else []
+    return list(dict.fromkeys(["model", *writers(config), *judges(config), *moderators]))
 
 
 def witnesses(config: WildFeedback) -> dict[str, str]:
@@ -341,6 +350,7 @@ def _evaluation(
     inputs = {
         "held_out": held_out,
         "pairs": tuple(parts(settled, "pairs")),
+        "unpaired": tuple(parts(settled, "unpaired")),
         "preferences": tuple(parts(list(stages["preferences"].values()), "preferences")),
     }
     return list(means.run(Represent(config.evaluation), {"000000": inputs}).values())

@@ -179,6 +179,7 @@ ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
         _UNIQUE,
         Unique("duplicate_prompts", "prompt_id"),
         HeldOut("prompts_in_training_pairs", "prompt_id", "pairs"),
+        HeldOut("prompts_in_training_labels", "prompt_id", "unpaired"),
         *_FROM_CONVERSATIONS,
         _FROM_FEEDBACK,
     ),

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import polars as pl
 
-from tilth.schemas import Reason
 from tilth.transforms.feedback import FeedbackRules, observe_reactions
 from tilth.transforms.feedback.cascade import TURNS, Cascade, Settled, joined, settle_turns
 from tilth.transforms.feedback.labelling import ASKED as LABELS_ASKED
@@ -25,7 +24,6 @@ from tilth.transforms.judging.aggregate import by_panel
 from tilth.transforms.judging.protocol import Protocol
 from tilth.transforms.judging.steps import answered
 from tilth.transforms.judging.votes import votes_of
-from tilth.transforms.pairs.candidates import DROPPED
 from tilth.transforms.pairs.judged import judged_pairs
 from tilth.transforms.parts import read_part
 from tilth.transforms.responses.candidates import Replying, logged_replies, replies_of, reply_requests
@@ -34,6 +32,7 @@ from tilth.transforms.responses.comparisons import (
     Compared,
     comparison_items,
     comparisons,
+    uncompared,
 )
 from tilth.transforms.responses.moderation import (
     Moderation,
@@ -273,12 +272,16 @@ class Compare:
         rows = comparisons(where, responses, self.compared)
         out.write("responses", responses)
         out.write("comparisons", rows)
-        out.write("items", comparison_items(rows) if rows.height else rows)
-        out.write("held_out", self._held_out(where))
-        out.write("quarantine", _without(where, rows))
+        # What is flagged becomes no pair: no judge is asked about it.
+        clean = rows.filter(pl.col("flags").list.len() == 0)
+        out.write("items", comparison_items(clean) if clean.height else clean)
+        out.write("held_out", self._held_out(where, responses))
+        out.write("quarantine", uncompared(where, responses, rows))
 
-    def _held_out(self, where: pl.DataFrame) -> pl.DataFrame:
-        rows = where.filter(pl.col("split").is_in(self.held_out))
+    def _held_out(self, where: pl.DataFrame, responses: pl.DataFrame) -> pl.DataFrame:
+        flagged = responses.filter(pl.col("role") == "logged", pl.col("flags").list.len() > 0)
+        kept = where.join(flagged, on=["conversation_id", "prompt_id"], how="anti")
+        rows = kept.filter(pl.col("split").is_in(self.held_out))
         same = ("prompt", "prompt_id", "feedback_ids", "conversation_id", "split")
         return rows.select(*same, checklist="preferences", reference="reply")
 
@@ -294,19 +297,6 @@ class Compare:
         named = flags.select(id="response_id", found="flags")
         flagged = responses.join(named, on="id", how="left", maintain_order="left")
         return flagged.with_columns(flags="found").drop("found")
-
-
-def _without(where: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    alone = where.join(rows, on=["conversation_id", "target_index"], how="anti")
-    return alone.select(
-        source="source",
-        stage=pl.lit("compare"),
-        reason=pl.lit(Reason.NO_CANDIDATE.value),
-        key=pl.format("conversations#id={}&message={}", "conversation_id", "target_index"),
-        detail=pl.lit("no candidate reply to compare: none was given, or tools were called before it"),
-        payload=pl.struct("conversation_id", "target_index").struct.json_encode(),
-        source_rows=pl.lit(0, pl.Int32),
-    ).cast(DROPPED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,3 +81,28 @@ def test_only_what_may_pass_is_retried(
 
     assert conduct() == "done"
     assert calls == ["flaky", "flaky", "hopeless"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_recipe_with_models_is_a_flow_run(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every question to a model is a task with a progress artifact, whatever its judge is called."""
+    from prefect.client.orchestration import get_client
+
+    from loopback import serve
+    from tilth.flows.launch import launch
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    with serve(script="sensible") as server:
+        options = {
+            "sources": [str(LOGS / "support.openai.jsonl")],
+            "workspace": str(tmp_path),
+            "engine": {"model": "large", "base_urls": [server.url]},
+            "wildfeedback": {"judging": {"judges": ["Org/Third-7B"]}},
+        }
+        result = launch("wildfeedback", None, options, (), quiet=True)
+    assert result["status"] == "committed"
+    keys = {str(artifact.key) for artifact in get_client(sync_client=True).read_artifacts()}
+    assert {"tilth-ask-label", "tilth-ask-preferences", "tilth-ask-expert"} <= keys
+    assert any(key.startswith("tilth-ask-judge-org-third-7b") for key in keys)

@@ -150,3 +150,23 @@ def test_a_password_is_not_taken_from_the_command_line() -> None:
     with pytest.raises(ConfigError, match="TILTH_CACHE_URL") as caught:
         load(pairs=["cache_url=postgresql://me:do-not-show@host/db"])
     assert "do-not-show" not in str(caught.value)
+
+
+def test_a_role_is_an_entry_of_engines_or_a_model_of_the_engine() -> None:
+    """An entry of `engines` plays its part as `engine` does but for what it says; another name is a model there."""
+    _file(
+        "engine: {model: large, revision: r1, base_urls: ['http://one/v1']}\n"
+        "engines: {judge: {model: other, revision: r2}, far: {base_urls: ['http://two/v1']}}"
+    )
+    settings = load()
+    assert settings.role("model").model == "large"
+    judge, far, named = settings.role("judge"), settings.role("far"), settings.role("org/small")
+    assert (judge.model, judge.revision, judge.base_urls) == ("other", "r2", ("http://one/v1",))
+    assert (far.model, far.revision, far.base_urls) == ("large", "r1", ("http://two/v1",))
+    assert (named.model, named.revision, named.base_urls) == ("org/small", "", ("http://one/v1",))
+
+
+def test_parts_without_an_entry_are_played_by_the_engine() -> None:
+    """Judge and moderator are no models' names: without an entry the engine's own model plays them."""
+    settings = load(options={"engine": {"model": "large"}})
+    assert {settings.role(part).model for part in ("model", "judge", "moderator")} == {"large"}

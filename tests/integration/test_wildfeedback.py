@@ -113,7 +113,12 @@ def test_every_item_is_judged_in_both_orders_by_the_whole_panel(wild: Wild) -> N
     assert votes.select("different", "votes").unique().rows() == [(6, 6)]
     assert set(judgments["judge"]) == set(NAMES)
     assert dict(judgments.select("judge", "model").unique().iter_rows()) == {name: name for name in NAMES}
-    whys = ("judges_prefer_rejected", "judges_tied", "judges_inconsistent", "judges_failed", "moderated")
+    whys = (
+        "judges_prefer_rejected",
+        "judges_tied",
+        "judges_inconsistent",
+        "judges_failed",
+    )  # the flagged are not judged
     set_aside = sum(wild.result.dropped.get(reason, 0) for reason in whys)
     settled = wild.table("quarantine").filter(
         (pl.col("stage") == "settle") & pl.col("payload").str.contains('"origin":"(expert|on_policy)"')
@@ -197,13 +202,15 @@ def test_wishes_stand_beside_prompts_and_never_in_them(wild: Wild) -> None:
 
 
 def test_what_the_moderator_flags_becomes_no_pair(wild: Wild) -> None:
-    """The request about a bomb: its replies are flagged, and every comparison of them is set aside."""
+    """The request about a bomb: its replies are flagged, set aside, not shown to a judge and not evaluated on."""
     flagged = wild.table("responses").filter(pl.col("flags").list.len() > 0)
     assert flagged["flags"].to_list() == [["weapons"]] * 6
     assert wild.table("responses")["flags"].null_count() == 0
     assert wild.result.dropped["moderated"] == 3
     prompts = set(flagged["prompt_id"])
     assert prompts.isdisjoint(wild.judged_pairs()["prompt_id"])
+    assert prompts.isdisjoint(wild.table("judgments")["prompt_id"])
+    assert prompts.isdisjoint(wild.table("evaluation")["prompt_id"])
 
 
 def test_evaluation_items_are_held_out(wild: Wild) -> None:
@@ -384,3 +391,12 @@ def test_judges_that_err_make_no_wrong_label(small: Small) -> None:
     assert 0 < pairs.height < small.pairs.height
     for pair in pairs.iter_rows(named=True):
         assert better_of(text(pair["chosen"]), text(pair["rejected"]), pair["user_preferences"]) == 0
+
+
+def test_a_judge_that_judges_its_own_replies_is_named(server: Loopback, tmp_path: Path) -> None:
+    """Under whatever name: the policy's model among the judges is worth a warning, another model is not."""
+    source = write_log(tmp_path / "own.jsonl", *complaints(2))
+    own = run_wild(options(tmp_path / "a", server, [source], judging={"judges": ["other", "policy-1"]}))
+    others = run_wild(options(tmp_path / "b", server, [source], judging={"judges": ["other"]}))
+    assert [said for said in own.warnings if "prefer its own" in said]
+    assert not [said for said in others.warnings if "prefer its own" in said]

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from tilth.schemas import PL_MESSAGES, conform
 from tilth.transforms.responses.candidates import PLACES, response_rows
-from tilth.transforms.responses.comparisons import COMPARISONS, Compared, comparison_items, comparisons
+from tilth.transforms.responses.comparisons import (
+    COMPARISONS,
+    Compared,
+    comparison_items,
+    comparisons,
+    uncompared,
+)
 
 ASKED: Final = [{"role": "user", "content": "Why?"}]
 WHERE: Final = {
@@ -179,3 +185,25 @@ def test_without_a_candidate_nothing_is_compared() -> None:
     for every in (replies("a", "logged", "y"), replies("a", "logged", "y").clear()):
         made = comparisons(places("a"), every, Compared())
         assert (made.height, made.schema) == (0, COMPARISONS)
+
+
+def test_what_meets_no_other_side_is_told_of() -> None:
+    """A place without any candidate and a sample whose partner was not given are set aside, each once; others are not."""
+    where = places("ann", "ben", "cy")
+    responses = pl.concat(
+        [
+            replies("ann", "expert", "better"),
+            replies("ann", "logged", "worse"),
+            replies("ben", "on_policy", "one", "two", "three"),
+            replies("ben", "plain", "first", "second"),
+            replies("cy", "logged", "alone"),
+        ]
+    )
+    rows = comparisons(where, responses, Compared())
+    lost = uncompared(where.sample(fraction=1, shuffle=True, seed=1), responses, rows)
+    third = responses.filter(pl.col("sample_index") == 2).get_column("id").item()
+    keys = {f"conversations#id={'cy'.ljust(32, 'c')}&message=1", f"responses#id={third}"}
+    assert set(lost["key"]) == keys
+    assert lost.height == len(keys)
+    assert set(lost["reason"]) == {"no_candidate"}
+    assert lost["source"].null_count() == 0

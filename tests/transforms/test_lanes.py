@@ -12,9 +12,12 @@ import polars as pl
 import pytest
 
 from tilth.schemas import TilthError
+from tilth.transforms.inference.ask import Ask
+from tilth.transforms.inference.engines import EngineConfig
+from tilth.transforms.inference.worker import Account
 from tilth.transforms.parts import read_part
 from tilth.transforms.shell import Runner
-from tilth.transforms.stage import Output, Stage, Task, Work, lanes, numbered, parts, run_stage
+from tilth.transforms.stage import Output, Stage, Task, Work, lanes, numbered, parts, run_stage, title
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +81,16 @@ def test_how_hard_a_step_pushes_is_no_part_of_its_key() -> None:
     key = Stage(step, "x").key(task)
     assert Stage(replace(step, lanes=8, most=3), "x").key(task) == key
     assert Stage(replace(step, factor=3), "x").key(task) != key
+
+
+def test_a_purpose_with_slashes_is_one_safe_folder() -> None:
+    """A model's name in a purpose leads to no other folder, and two names that look alike keep folders of their own."""
+    account = Account("run")
+    steps = [
+        Ask("m", EngineConfig(), "sqlite:///a", account, purpose=purpose)
+        for purpose in ("ask", "label", "judge-org/a", "judge-org.a", "judge-../../a")
+    ]
+    titles = [title(step) for step in steps]
+    assert titles[:2] == ["ask", "ask-label"]
+    assert len(set(titles)) == len(titles)
+    assert all(set(one) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for one in titles)

@@ -7,8 +7,9 @@ from typing import Final, Literal
 
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES
+from tilth.schemas import PL_MESSAGES, Reason
 from tilth.transforms.judging.items import items
+from tilth.transforms.pairs.candidates import DROPPED
 
 Against = Literal["logged", "plain"]
 
@@ -99,6 +100,42 @@ def _meet(places: pl.DataFrame, responses: pl.DataFrame, role: str, other: str) 
         user_preferences="preferences",
         flags=flags.list.sort(),
     )
+
+
+def uncompared(places: pl.DataFrame, responses: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of quarantine without `id`: places without a comparison, and candidates that met no other side.
+
+    Args:
+        places: as for `comparisons`.
+        responses: the same.
+        rows: what `comparisons` made of them.
+    """
+    keys = ["conversation_id", "prompt_id"]
+    bare = places.join(rows, on=keys, how="anti").select(
+        "source",
+        key=pl.format("conversations#id={}&message={}", "conversation_id", "target_index"),
+        detail=pl.lit("no candidate reply to compare: none was given, or tools were called before it"),
+        payload=pl.struct("conversation_id", "target_index").struct.json_encode(),
+    )
+    met = rows.select(*keys).unique()
+    candidates = responses.filter(pl.col("role").is_in(("expert", "on_policy"))).join(
+        met, on=keys, how="semi"
+    )
+    alone = candidates.join(rows, left_on="id", right_on="chosen_id", how="anti")
+    sources = places.select(*keys, "source")
+    lost = alone.join(sources, on=keys).select(
+        "source",
+        key=pl.format("responses#id={}", "id"),
+        detail=pl.lit("the sample that it would be compared with was not given"),
+        payload=pl.struct("id", "conversation_id", "role", "sample_index").struct.json_encode(),
+    )
+    fixed = {
+        "stage": pl.lit("compare"),
+        "reason": pl.lit(Reason.NO_CANDIDATE.value),
+        "source_rows": pl.lit(0, pl.Int32),
+    }
+    named = pl.concat([bare, lost]).with_columns(**fixed)
+    return named.select(pl.col(name).cast(kind) for name, kind in DROPPED.items())
 
 
 def comparison_items(rows: pl.DataFrame) -> pl.DataFrame:
