@@ -188,7 +188,7 @@ def test_without_a_candidate_nothing_is_compared() -> None:
 
 
 def test_what_meets_no_other_side_is_told_of() -> None:
-    """A place without any candidate and a sample whose partner was not given are set aside, each once; others are not."""
+    """A place without any candidate, and a sample whose partner was not given, are set aside once; others are not."""
     where = places("ann", "ben", "cy")
     responses = pl.concat(
         [
