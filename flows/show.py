@@ -257,7 +257,7 @@ def describe(workspace: str, name: str) -> dict[str, Any]:
         "versions": [_version_row(each) for each in catalog.versions(version.name)],
         "made_from": {
             key: _plain(recorded[key])
-            for key in ("run_id", "summary", "config", "parents", "protocol")
+            for key in ("run_id", "summary", "config", "parents", "protocol", "elo")
             if key in recorded
         },
         "lineage": (_plain(recorded.get("lineage")) or {}).get(table, []),
@@ -287,6 +287,8 @@ def print_description(description: Row) -> None:
     if description["lineage"]:
         console.print(f"made from: {', '.join(description['lineage'])}")
     print_rows(made_from.get("summary", {}).get("sources", []), "", "sources")
+    if elo := made_from.get("elo"):
+        print_rows(elo, "", "policies by their matches: Elo with its 95 % interval")
     console.print(f"audit: {_cell(description['audit'])}")
 
 

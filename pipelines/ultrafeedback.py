@@ -6,16 +6,24 @@ sources -> ingest -> assign -> mine          conversations with splits
         -> rate_together -> [judge 1] ...    all replies in one call, an aspect at a time, in several orders
         -> ratings -> pair_rated -> settle   pairs
 
+With `select: tournament` there are no ratings: replies to a prompt meet in pairs, round by round, and every match with
+a winner is a pair:
+
+        -> seat_matches -> [judge 1] ... -> seat_matches -> ... -> pair_won -> settle; rank_policies
+
 In brackets: what a model is asked. Sources: UltraFeedback (arXiv 2310.01377), Tulu 3 (arXiv 2411.15124). With one
 policy, several samples and `select: best_worst` it is the on-policy best against worst of open-instruct and Magpie.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final  # Any: planned reads
+
+import polars as pl
 
 from tilth.pipelines.judging import judge, purpose_of
 from tilth.pipelines.means import Inputs, Means, outputs
@@ -24,16 +32,20 @@ from tilth.pipelines.planned import Planned
 from tilth.schemas import ConfigError
 from tilth.transforms.judging.aspects import ASPECTS, OPTIONAL, AspectJudging
 from tilth.transforms.judging.protocol import Judge, Protocol
+from tilth.transforms.judging.tournament import EloFit
 from tilth.transforms.pairs.best_of_n import BestOfN
 from tilth.transforms.pairs.rated import RatedPairs
-from tilth.transforms.parts import Shard
+from tilth.transforms.parts import Shard, read_part
 from tilth.transforms.rating_steps import (
     PairRated,
+    PairWon,
     PolicyReplies,
     PolicyRequests,
     PromptPlaces,
+    RankPolicies,
     Rate,
     RateTogether,
+    SeatMatches,
     Select,
     UniquePrompts,
 )
@@ -69,7 +81,8 @@ class UltraFeedback:
         aspects: what is rated, by name, with what it means.
         optional: aspects that need not apply to a reply.
         judging: how aspects are judged; a prompt costs judges x aspects x orders x evidences calls.
-        select: how ratings become pairs: `rated` as `rated` says, `best_worst` as `best_of_n` says.
+        select: `rated`: ratings become pairs as `rated` says; `best_worst`: as `best_of_n` says; `tournament`: replies
+            are compared, not rated, in a single elimination (Varco Arena, arXiv 2411.01281).
         rated: the best over another.
         best_of_n: the best over the worst.
     """
@@ -98,9 +111,15 @@ class UltraFeedback:
             )
         if self.samples > 1 and self.replies.temperature == 0:
             raise ConfigError("several samples at temperature 0", do="set ultrafeedback.replies.temperature")
-        if self.select not in ("rated", "best_worst") or self.prompts not in ("first", "last", "every"):
+        if self.select not in ("rated", "best_worst", "tournament") or self.prompts not in (
+            "first",
+            "last",
+            "every",
+        ):
             found = f"select={self.select}, prompts={self.prompts}"
-            raise ConfigError("choices", found=found, wanted="rated or best_worst; first, last or every")
+            raise ConfigError(
+                "choices", found=found, wanted="rated, best_worst or tournament; first, last or every"
+            )
 
 
 def writers(config: UltraFeedback) -> list[str]:
@@ -120,7 +139,7 @@ def roles(config: UltraFeedback) -> list[str]:
 
 def witnesses(config: UltraFeedback) -> dict[str, str]:
     """What else the outcome rests on: the digest of the prompt that judges are asked."""
-    prompt = config.judging.rating(config.aspects).prompt
+    prompt = _protocol(config).prompt
     return {f"prompt {prompt.id}@{prompt.version}": prompt.digest}
 
 
@@ -140,7 +159,26 @@ def ultrafeedback(
     stages: dict[str, dict[str, Manifest]] = {}
     responses = _replied(stages, _prompts(stages, logged, config, means), config, means)
     listed = stages["rate_together"] = means.run(RateTogether(), responses)
-    protocol = config.judging.rating(config.aspects, config.seed)
+    protocol = _protocol(config)
+    select = _tournament if config.select == "tournament" else _rated
+    judgments, paired = select(stages, listed, protocol, config, means)
+    settled = settle(list(paired.values()), logs, logged.conversations, means.conduct)
+    return _observation(logged, stages, settled, judgments, protocol)
+
+
+def _protocol(config: UltraFeedback) -> Protocol:
+    if config.select == "tournament":
+        return config.judging.pairwise(config.seed)
+    return config.judging.rating(config.aspects, config.seed)
+
+
+Judged = tuple[Mapping[str, tuple[Shard, ...]], dict[str, Manifest]]
+"""By part, what judges said and the candidates for pairs that came of it."""
+
+
+def _rated(
+    stages: Stages, listed: Mapping[str, Manifest], protocol: Protocol, config: UltraFeedback, means: Means
+) -> Judged:
     judgments = judge({part: outputs(made, "items") for part, made in listed.items()}, protocol, means)
     rated = stages["ratings"] = means.run(
         Rate(protocol.weights, config.optional),
@@ -150,8 +188,28 @@ def ultrafeedback(
         PairRated(config.select, config.rated, config.best_of_n),
         {part: outputs(made, "ratings") for part, made in rated.items()},
     )
-    settled = settle(list(paired.values()), logs, logged.conversations, means.conduct)
-    return _observation(logged, stages, settled, judgments, protocol)
+    return judgments, paired
+
+
+def _tournament(
+    stages: Stages, listed: Mapping[str, Manifest], protocol: Protocol, config: UltraFeedback, means: Means
+) -> Judged:
+    """Round after round, until no prompt has a match left; then every match is looked at together."""
+    known = {part: {**outputs(made, "rated"), "judgments": ()} for part, made in listed.items()}
+    for number in itertools.count(1):
+        seated = means.run(SeatMatches(protocol), known)
+        items = {part: outputs(made, "items") for part, made in seated.items() if "items" in made.outputs}
+        if not items:
+            break
+        for part, said in judge(items, protocol, means, f"round-{number}").items():
+            known[part]["judgments"] += said
+    judgments = {part: inputs["judgments"] for part, inputs in known.items()}
+    paired = stages["pair_won"] = means.run(PairWon(protocol), known)
+    met = tuple(parts(list(paired.values()), "contests"))
+    if met:
+        fit = EloFit(seed=config.seed)
+        stages["rank_policies"] = means.run(RankPolicies(fit), {"000000": {"contests": met}})
+    return judgments, paired
 
 
 def planned(
@@ -172,7 +230,12 @@ def planned(
     kept = next(iter(places.values()), {"kept": ()})["kept"]
     prompts, judging = sum(shard.rows for shard in kept), config.judging
     shown = config.samples * (config.per_prompt or len(config.policies))
-    calls = prompts * len(config.aspects) * min(judging.rotations, shown) * judging.evidences
+    calls = prompts * judging.evidences
+    calls *= (
+        2 * (shown - 1)
+        if config.select == "tournament"
+        else len(config.aspects) * min(judging.rotations, shown)
+    )
     chars = shown * 2 * config.replies.answer_tokens + 3000  # four characters a token, half of the longest
     return replies + [
         Planned(purpose_of("judge", name), name, (), calls, chars, judging.answer_tokens)
@@ -238,9 +301,12 @@ def _observation(
         "conversations": parts(logged.mined, "conversations"),
         "responses": replied,
         "judgments": [shard for part in sorted(judgments) for shard in judgments[part]],
-        "ratings": parts(made["ratings"], "ratings"),
+        "ratings": parts(made.get("ratings", []), "ratings"),
         "pairs": parts(settled, "pairs"),
         "quarantine": [shard for one in made.values() for shard in parts(one, "quarantine")],
     }
-    stored = json.dumps(asdict(protocol), sort_keys=True)
-    return Observation(tables, made, {"tilth.protocol": stored})
+    stored = {"tilth.protocol": json.dumps(asdict(protocol), sort_keys=True)}
+    ranked = [read_part(shard) for shard in parts(made.get("rank_policies", []), "elo")]
+    if ranked:
+        stored["tilth.elo"] = json.dumps(pl.concat(ranked).to_dicts(), sort_keys=True)
+    return Observation(tables, made, stored)

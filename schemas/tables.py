@@ -67,7 +67,7 @@ _PAIRS = {
     "chosen": MESSAGES,
     "rejected": MESSAGES,
     "tool_calls_json": TEXT,  # of the prompt's messages
-    "origin": TEXT,  # observed_recovery | human_rank | reaction | expert | on_policy | rated | best_of_n
+    "origin": TEXT,  # observed_recovery | human_rank | reaction | expert | on_policy | rated | best_of_n | tournament
     "chosen_score": NUMBER,
     "rejected_score": NUMBER,
     "margin": NUMBER,  # chosen_score - rejected_score, > 0

@@ -9,10 +9,14 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from tilth.schemas import empty
+from tilth.transforms.judging.bracket import bracket, match_items
+from tilth.transforms.judging.protocol import Protocol
 from tilth.transforms.judging.ratings import ratings
 from tilth.transforms.judging.steps import answered
+from tilth.transforms.judging.tournament import EloFit, contests, elo
 from tilth.transforms.pairs.best_of_n import BestOfN, best_of_n_pairs
 from tilth.transforms.pairs.rated import RatedPairs, rated_pairs
+from tilth.transforms.pairs.won import won_pairs
 from tilth.transforms.parts import read_part
 from tilth.transforms.responses.candidates import ASKED, PLACES, Replying, replies_of, reply_requests
 from tilth.transforms.responses.sampled import (
@@ -25,7 +29,7 @@ from tilth.transforms.responses.sampled import (
 from tilth.transforms.stage import Output, Task, rows_of
 from tilth.transforms.steps import CANDIDATE_ROWS, in_buckets
 
-Select = Literal["rated", "best_worst"]
+Select = Literal["rated", "best_worst", "tournament"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,52 @@ class PairRated:
         ruled = best_of_n_pairs(rows, self.best_of_n) if best_worst else rated_pairs(rows, self.rated)
         out.write("candidate_pairs", in_buckets(ruled.kept), CANDIDATE_ROWS)
         out.write("quarantine", ruled.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class SeatMatches:
+    """Draws the matches of the next round. Inputs: `rated` (responses), `judgments` so far. Writes `items`."""
+
+    protocol: Protocol
+    name: ClassVar[str] = "seat_matches"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        responses = rows_of(task, "rated", empty("responses"))
+        drawn = bracket(responses, rows_of(task, "judgments"), self.protocol)
+        out.write("items", match_items(drawn.now.matches, responses))
+
+
+@dataclass(frozen=True, slots=True)
+class PairWon:
+    """Makes pairs of matches. Inputs: `rated`, all `judgments`. Writes `candidate_pairs` and `contests`."""
+
+    protocol: Protocol
+    name: ClassVar[str] = "pair_won"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        responses = rows_of(task, "rated", empty("responses"))
+        drawn = bracket(responses, rows_of(task, "judgments"), self.protocol)
+        ruled = won_pairs(drawn, responses)
+        out.write("candidate_pairs", in_buckets(ruled.kept), CANDIDATE_ROWS)
+        out.write("contests", contests(drawn.results, responses.select(response_id="id", contestant="model")))
+        out.write("quarantine", ruled.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class RankPolicies:
+    """Rates the policies by all matches between them. Input: `contests`. Writes `elo`, where two or more met."""
+
+    fit: EloFit
+    name: ClassVar[str] = "rank_policies"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task over all parts."""
+        out.write("elo", elo(rows_of(task, "contests"), self.fit))
 
 
 def _places(task: Task) -> pl.DataFrame:

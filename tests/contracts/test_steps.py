@@ -35,6 +35,7 @@ from tilth.transforms.ingest import Ingest, expand, plan, read
 from tilth.transforms.judging.evaluation import AnswerRequests, Match, ReadAnswers
 from tilth.transforms.judging.protocol import Judging
 from tilth.transforms.judging.steps import JudgeRequests, ReadJudgments
+from tilth.transforms.judging.tournament import EloFit
 from tilth.transforms.model_steps import (
     Compare,
     JudgedPairs,
@@ -51,11 +52,14 @@ from tilth.transforms.model_steps import (
 from tilth.transforms.pairs import PairPolicy, recovery_pairs, sibling_pairs, unpaired_labels
 from tilth.transforms.rating_steps import (
     PairRated,
+    PairWon,
     PolicyReplies,
     PolicyRequests,
     PromptPlaces,
+    RankPolicies,
     Rate,
     RateTogether,
+    SeatMatches,
     UniquePrompts,
 )
 from tilth.transforms.responses.candidates import Replying
@@ -102,6 +106,9 @@ RATING: list[Step] = [
     RateTogether(),
     Rate({"large": 2.0}, ()),
     PairRated(),
+    SeatMatches(_PROTOCOL),
+    PairWon(_PROTOCOL),
+    RankPolicies(EloFit()),
 ]
 SPUR: list[Step] = [
     Apart(),

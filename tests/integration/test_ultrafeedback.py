@@ -228,3 +228,20 @@ def test_settings_that_give_no_pair_are_refused() -> None:
         with pytest.raises(ConfigError):
             UltraFeedback(**settings)
     assert roles(replace(ON_POLICY, best_of_n=BestOfN("vote"))) == ["small", "judge"]
+
+
+def test_a_tournament_compares_what_others_rate(server: Loopback, source: str, tmp_path: Path) -> None:
+    """18 prompts with 4 replies: 3 matches each in both orders, a pair for each winner, Elo for both policies."""
+    config = replace(SEVERAL, select="tournament")
+    made = _run(server, tmp_path, config, source)
+    assert made.requests == 18 * (2 * 2 + 3 * 2)
+    pairs = made.tables["pairs"]
+    assert set(pairs.get_column("origin")) == {"tournament"}
+    assert all(chosen > rejected for chosen, rejected in _marks(pairs))
+    assert pairs.height + made.tables["quarantine"].filter(stage="pair").height == 18 * 3
+    assert made.tables["ratings"].is_empty()
+    counts = measure("pairs", pairs).counts
+    assert not any(counts[name] for name in CONTRACTS["pairs"].defects)
+    ranked = json.loads(made.properties["tilth.elo"])
+    assert {one["contestant"] for one in ranked} == {"small", "large"}
+    assert sum(one["elo"] for one in ranked) == pytest.approx(2000)
