@@ -24,7 +24,9 @@ from integration.wild_world import (
 from loopback import Loopback, serve
 from loopback.sensible import better_of
 from tilth.catalog import audit_version, open_catalog
+from tilth.flows.classifier import train_classifier
 from tilth.flows.result import RunResult
+from tilth.flows.settings import load
 from tilth.pipelines.wildfeedback import TABLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wildfeedback")]
@@ -400,3 +402,22 @@ def test_a_judge_that_judges_its_own_replies_is_named(server: Loopback, tmp_path
     others = run_wild(options(tmp_path / "b", server, [source], judging={"judges": ["other"]}))
     assert [said for said in own.warnings if "prefer its own" in said]
     assert not [said for said in others.warnings if "prefer its own" in said]
+
+
+def test_a_classifier_settles_what_it_is_sure_of(server: Loopback, tmp_path: Path) -> None:
+    """With a trained classifier fewer turns go to the model, and another classifier is another run."""
+    source = str(LOGS / "support.openai.jsonl")
+    labels = str(LOGS.parent / "feedback_labelled.jsonl")
+    trained = [str(tmp_path / name) for name in ("one.npz", "two.npz")]
+    for bits, file in zip((16, 17), trained, strict=True):
+        settings = load(options={"classifier": {"bits": bits}})
+        train_classifier(settings, labels, file)
+    with_one, with_two = (
+        run_wild(options(tmp_path / "a", server, [source], classifier=file)) for file in trained
+    )
+    without = run_wild(options(tmp_path / "b", server, [source]))
+    assert with_one.notes["cascade"]["settled_by_classifier"] > 0
+    assert with_one.notes["cascade"]["asked"] < without.notes["cascade"]["asked"]
+    assert with_one.run_id != with_two.run_id
+    versions = set(table(tmp_path / "a", "feedback")["method_version"])
+    assert any(version.startswith("classifier ") for version in versions)
