@@ -265,6 +265,8 @@ import sys, datetime, pathlib
 import pyarrow.parquet as pq
 from tilth.catalog import Release, open_catalog
 from tilth.schemas import TABLES
+
+pytestmark = pytest.mark.slow
 workspace, worker, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with open_catalog(workspace) as catalog:
     for number in range(count):

@@ -72,6 +72,7 @@ def test_the_modes_ask_about_nothing_or_about_everything() -> None:
     assert settle_turns(rows, Cascade(mode="all")).asked.get_column("message_index").to_list() == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_the_documented_figures_of_the_defaults_are_those_of_the_sample() -> None:
     """What the docstring of `Cascade` says of the two folds is what comes out: settled, and settled rightly."""
     found = {}

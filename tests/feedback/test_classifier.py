@@ -103,6 +103,7 @@ def _talk(last: str) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in turns]
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=5, deadline=None)
 def test_the_order_of_rows_changes_nothing(model: Classifier, random: Random) -> None:

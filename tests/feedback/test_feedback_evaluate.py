@@ -39,6 +39,7 @@ def labelled(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_figures_are_printed_with_intervals(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each class has precision, recall, F1 and AUC within their intervals, the same in every run."""
     outputs = []

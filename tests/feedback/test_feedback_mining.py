@@ -224,6 +224,7 @@ MANY = frame(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(range(MANY.height)), st.integers(0, MANY.height))
 def test_order_and_company_never_change_a_row(order: list[int], kept: int) -> None:
@@ -237,6 +238,7 @@ def test_order_and_company_never_change_a_row(order: list[int], kept: int) -> No
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,6 +87,7 @@ SIGNALS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(SIGNALS, max_size=6), st.lists(SIGNALS, max_size=6), st.randoms(use_true_random=False))
 def test_no_flag_is_lost_by_merging_in_any_order(

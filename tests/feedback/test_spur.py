@@ -245,6 +245,7 @@ def test_a_merge_shows_the_running_rubric_and_numbers_the_new_one() -> None:
 # Thresholds
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.integers(-100, 100), st.sampled_from(["SAT", "DSAT", "neutral"])),

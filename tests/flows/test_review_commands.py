@@ -20,6 +20,8 @@ from tilth.transforms.judging.items import items
 from tilth.transforms.judging.review import swapped
 from tilth.transforms.parts import write_part
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 COUNT = 4
 FORMULA = '=HYPERLINK("x")'

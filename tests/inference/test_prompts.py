@@ -166,6 +166,7 @@ def test_the_corpus_is_large() -> None:
     assert len(set(INJECTIONS.values())) >= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_no_injection_leaves_its_block(place: str) -> None:
     """Each string of the corpus stands whole between marks that occur once, and the rest of the prompt stays equal."""

@@ -246,6 +246,7 @@ SAID = st.lists(st.sampled_from([*CHOICES, "other"]), min_size=12, max_size=12)
 GIVEN = st.lists(st.none() | st.tuples(*[st.floats(-30, 0)] * 3), min_size=12, max_size=12)
 
 
+@pytest.mark.slow
 @given(SAID, GIVEN, st.randoms(), st.sets(st.integers(0, 5)))
 def test_probabilities_are_joined_by_id_alone(
     said: list[str], given: list[tuple[float, ...] | None], order: random.Random, dropped: set[int]

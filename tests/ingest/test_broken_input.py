@@ -127,6 +127,7 @@ def test_blank_lines_are_no_rows(tmp_path: Path, ingest: Any) -> None:
     assert (found.rows_in, found.conversations.height, found.reasons) == (2, 2, [])
 
 
+@pytest.mark.slow
 def test_empty_file_has_no_rows(tmp_path: Path) -> None:
     """An empty file is read without a row and without a complaint, whatever it should hold."""
     for name in ("a.jsonl", "a.json", "a.csv", "a.arrow"):
@@ -163,6 +164,7 @@ def test_compressed_files_are_read(suffix: str, tmp_path: Path, ingest: Any) -> 
     assert ingest(path).rows_in == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["gz", "zst", "bz2"])
 @pytest.mark.parametrize("container", ["jsonl", "json", "csv"])
 def test_truncated_compressed_file_keeps_the_rows_before_the_cut(

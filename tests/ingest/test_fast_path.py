@@ -304,6 +304,7 @@ ARROW_ROW = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ARROW_ROW, min_size=1, max_size=8), st.sampled_from(["us", "ms", "ns"]), CONFIGS)
 def test_both_paths_read_any_parquet_alike(

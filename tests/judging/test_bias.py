@@ -66,6 +66,7 @@ def test_nothing_to_count_is_null() -> None:
     assert paired_difference([], []) == Share(None, None, None, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("planted", [0.0, 0.3, 1.0])
 def test_a_planted_position_bias_is_recovered(planted: float, samples: int) -> None:

@@ -102,6 +102,7 @@ def test_a_pair_is_a_match_that_was_won_in_both_orders(habits: Habits) -> None:
         assert 0 < decided < last.results.height
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(0, 99))
 def test_the_order_of_rows_decides_nothing(sizes: list[int], seed: int) -> None:

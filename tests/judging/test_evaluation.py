@@ -262,6 +262,7 @@ def test_rates_are_what_they_are_called() -> None:
     assert sum(one["items"] for one in found["clusters"]) == 20
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_null() -> None:
     """Without a decided item there is no win rate, without a judged one no length; neither is 0."""
     found = score(results_with({"inconsistent": 2}))

@@ -78,6 +78,7 @@ def check(world: Planted, outcome: Outcome) -> None:
     assert kept <= set(better["conversation_id"])
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(MARKS, HABITS, st.integers(0, 9))
 def test_labels_are_right_whatever_the_place_does(

@@ -168,6 +168,7 @@ _FATES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(_FATES, st.randoms())
 def test_failures_and_the_order_of_rows_change_no_surviving_rating(

@@ -289,6 +289,7 @@ def test_a_verdict_on_other_replies_says_nothing_of_a_pair() -> None:
     assert turn_down(other, JUDGMENTS, RESPONSES, gold((0, "loss"))).kept.equals(other)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["win", "loss", "tie", "skip", ""]), min_size=4, max_size=4), st.randoms())
 def test_no_pair_is_lost_or_changed(said: list[str], chance: Any) -> None:
     """Whatever people say, and whatever the order of rows, each pair is kept as it was or set aside once."""

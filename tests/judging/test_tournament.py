@@ -53,6 +53,7 @@ def _smaller_wins(prompt: str, first: str, second: str) -> str:
     return "win" if first < second else "loss"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcde"), st.integers(1, 17), min_size=1), st.integers(0, 9))
 def test_each_prompt_plays_one_match_less_than_it_has_replies(sizes: dict[str, int], seed: int) -> None:

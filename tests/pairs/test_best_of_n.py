@@ -134,6 +134,7 @@ def test_equal_texts_count_once_with_their_mean() -> None:
     assert found.select("chosen_score", "rejected_score").rows() == [(4.0, 2.0)]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.5, 5.0]), min_size=1, max_size=5), min_size=1, max_size=4),

@@ -187,6 +187,7 @@ opinions = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(said=opinions, seed=st.integers(0, 2**16))
 @settings(max_examples=40, deadline=None)
 def test_order_of_rows_and_fate_of_others_change_no_label(said: dict[str, list[Says]], seed: int) -> None:

@@ -27,6 +27,8 @@ from tilth.transforms.pairs import (
 from tilth.transforms.parts import write_part
 from tilth.transforms.rationales import user_complaints
 
+pytestmark = pytest.mark.slow
+
 POLICY = PairPolicy()
 FINAL = ("pairs", "unpaired", "rationales")
 worlds = settings(

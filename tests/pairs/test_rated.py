@@ -110,6 +110,7 @@ def test_a_margin_is_met_in_decimals() -> None:
     assert rated_pairs(rated([4.1, 3.6]), RatedPairs(min_margin=0.5)).kept.height == 1
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.5, 5.0]), min_size=1, max_size=5), min_size=1, max_size=4),
