@@ -17,6 +17,7 @@ from tilth.catalog import Catalog, Release, open_catalog, store
 from tilth.catalog.iceberg import TABLE_PROPERTIES, FamilyCatalog
 from tilth.schemas import TilthError
 
+pytestmark = pytest.mark.slow
 DAY = date(2026, 11, 21)
 
 
@@ -265,8 +266,6 @@ import sys, datetime, pathlib
 import pyarrow.parquet as pq
 from tilth.catalog import Release, open_catalog
 from tilth.schemas import TABLES
-
-pytestmark = pytest.mark.slow
 workspace, worker, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with open_catalog(workspace) as catalog:
     for number in range(count):
