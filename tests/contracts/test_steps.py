@@ -193,6 +193,7 @@ def test_where_a_classifier_lies_decides_nothing() -> None:
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_leaves_its_input_as_it_was(rule: str, conversations: pl.DataFrame) -> None:
     """Rules are pure: the frames they are given are equal afterwards, and a second call gives the same."""
