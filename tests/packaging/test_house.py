@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("pipelines", "transforms", "schemas", "flows", "catalog")
 _DATA = {"apache_beam", "prefect", "great_expectations", "datasets", "pyiceberg", "duckdb", "pandas"}
 _MODELS = {"openai", "aiohttp", "sqlalchemy", "jinja2", "jsonschema", "tokenizers", "vllm", "torch"}
-HEAVY = _DATA | _MODELS
+_STATISTICS = {"sklearn", "scipy", "matplotlib", "krippendorff"}
+HEAVY = _DATA | _MODELS | _STATISTICS
 LIGHT_DOORS = (
     "tilth",
     "tilth.schemas",
