@@ -1,1 +1,1 @@
-"""Candidate replies."""
+"""Candidate replies: where models are asked, what they answered, and what is compared with what."""

@@ -1,1 +1,1 @@
-"""Which rows to keep."""
+"""Which rows to keep: a few prompts that stand for many."""
