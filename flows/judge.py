@@ -67,7 +67,12 @@ def judge_report(asked: Asked, workspace: str) -> Report:
     if isinstance(read, LabelTable):
         return {"source": asked.verdicts, **label_report(read)}
     if read.votes.is_empty():
-        raise BadInput(asked.dataset or asked.verdicts, found="no votes on pairs", wanted="some")
+        raise BadInput(
+            asked.dataset or asked.verdicts,
+            found="no votes on pairs",
+            wanted="judgments that compare two replies",
+            do="ratings are no votes: name judgments of wildfeedback, or of ultrafeedback's tournament",
+        )
     facts = with_gold(read.facts, read_gold(asked.gold)) if asked.gold else read.facts
     aggregation = _aggregation(asked, read.stored)
     weights = _weights(asked.weights) or _stored_weights(read)
