@@ -66,7 +66,7 @@ def test_every_table_is_committed(made: tuple[RunResult, Path]) -> None:
     assert result.status == "committed"
     assert {one.name for one in result.datasets} <= {f"wildfeedback.{name}" for name in TABLES}
     asked = {purpose: used["rows"] for purpose, used in result.usage["purposes"].items()}
-    assert asked.keys() == {"label", "preferences", "expert", "on_policy", "plain", "judge-judge"}
+    assert asked.keys() == {"label", "preferences", "expert", "on_policy", "plain", "judge"}
     assert asked["preferences"] == TALKS
     assert table(workspace, "conversations").height == result.rows_in == TALKS
 
@@ -93,7 +93,7 @@ def test_no_row_is_lost(made: tuple[RunResult, Path]) -> None:
         replied = responses.filter(pl.col("role") == role).height
         assert purposes[role]["rows"] == preferences == replied + _of(quarantine, role)
     items = table(workspace, "judgments")["item_id"].n_unique()
-    assert purposes["judge-judge"]["rows"] == 2 * items
+    assert purposes["judge"]["rows"] == 2 * items
     origins = (
         table(workspace, "pairs")["origin"].is_in(["expert", "on_policy"]).sum() if _has_pairs(result) else 0
     )
