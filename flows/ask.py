@@ -20,7 +20,7 @@ from tilth.schemas import BadInput, ConfigError, NotFound, fingerprint
 from tilth.transforms.inference import tables
 from tilth.transforms.inference.accounting import Accounting, account, measured_rate, remember_rate
 from tilth.transforms.inference.ask import Ask
-from tilth.transforms.inference.cache import CompletionCache
+from tilth.transforms.inference.cache import if_there
 from tilth.transforms.inference.engines import identify
 from tilth.transforms.inference.forecast import Forecast, forecast, known_of
 from tilth.transforms.inference.prompts import Prompt, load_prompt
@@ -330,16 +330,9 @@ def _remove(uri: str) -> None:
 
 
 def _accounting(job: _Job, told: Sequence[Mapping[str, Any]]) -> Accounting:
-    with _cache(job) as cache:
+    with if_there(job.settings.answers_url()) as cache:
         spent = cache.spent(job.run_id) if cache else Usage()
     return account(job.identity, told, spent, job.settings.price_list())
-
-
-def _cache(job: _Job) -> contextlib.AbstractContextManager[CompletionCache | None]:
-    try:
-        return CompletionCache(job.settings.answers_url(), create=False)
-    except NotFound:
-        return contextlib.nullcontext()
 
 
 def _forecast(job: _Job, rendered: Rendered) -> Forecasted:
@@ -348,7 +341,7 @@ def _forecast(job: _Job, rendered: Rendered) -> Forecasted:
     settings, step = job.settings, job.ask()
     counts = counter(settings.model().model, settings.model().revision)
     waiting, finished = _waiting(job, rendered, step)
-    with _cache(job) as cache:
+    with if_there(job.settings.answers_url()) as cache:
         rate = measured_rate(job.workspace, job.identity)
         known = known_of(cache, job.run_id, job.identity, settings.price_list(), settings.limits(), rate)
         hits = cache.get_many if cache else lambda _: ()

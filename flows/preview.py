@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any  # Any: JSON values
 
@@ -11,9 +10,8 @@ from tilth.flows.conductor import Conductor
 from tilth.flows.run import Job, job_of, planned_reads, session_of
 from tilth.flows.settings import Settings
 from tilth.pipelines.planned import Planned
-from tilth.schemas import NotFound
 from tilth.transforms.inference.accounting import measured_rate, priced
-from tilth.transforms.inference.cache import CompletionCache
+from tilth.transforms.inference.cache import CompletionCache, if_there
 from tilth.transforms.inference.forecast import forecast, known_of
 from tilth.transforms.inference.requests import Request, to_requests
 from tilth.transforms.parts import Shard, read_part
@@ -75,20 +73,13 @@ def _stops_at(
 
 def _asked(job: Job, settings: Settings, conductor: Conductor) -> Iterator[dict[str, Any]]:
     sitting = session_of(job, settings, conductor, open_catalog(job.workspace))
-    with sitting as session, _cache(settings) as cache:
+    with sitting as session, if_there(settings.answers_url()) as cache:
         found = job.recipe.planned(
             job.reads, job.logs, job.config, session.means, settings.max_quarantine_share
         )
         for one in found:
             known = bool(one.requests) or not one.calls
             yield _counted(one, job, settings, cache) if known else _estimated(one, job)
-
-
-def _cache(settings: Settings) -> contextlib.AbstractContextManager[CompletionCache | None]:
-    try:
-        return CompletionCache(settings.answers_url(), create=False)
-    except NotFound:
-        return contextlib.nullcontext()
 
 
 def _counted(one: Planned, job: Job, settings: Settings, cache: CompletionCache | None) -> dict[str, Any]:

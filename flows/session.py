@@ -13,10 +13,9 @@ import fsspec
 from tilth.flows.conductor import Conductor
 from tilth.flows.settings import Settings
 from tilth.pipelines.means import Means
-from tilth.schemas import NotFound
 from tilth.transforms.inference.accounting import account, remember_rate, used_of
 from tilth.transforms.inference.ask import Ask
-from tilth.transforms.inference.cache import CompletionCache
+from tilth.transforms.inference.cache import if_there
 from tilth.transforms.inference.engines import identify
 from tilth.transforms.inference.usage import Usage
 from tilth.transforms.inference.worker import Account
@@ -108,11 +107,8 @@ class Session:
     def _spent(self) -> Usage:
         if not self._asked:
             return Usage()
-        try:
-            with CompletionCache(self._settings.answers_url(), create=False) as cache:
-                return cache.spent(self.run_id)
-        except NotFound:
-            return Usage()
+        with if_there(self._settings.answers_url()) as cache:
+            return cache.spent(self.run_id) if cache else Usage()
 
     def clear(self) -> None:
         """Removes the intermediate files, unless the settings keep them."""

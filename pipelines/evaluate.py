@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from tilth.pipelines.judging import judge, purpose_of
-from tilth.pipelines.means import Inputs, Means, outputs
+from tilth.pipelines.means import Inputs, Means
 from tilth.schemas import empty
 from tilth.transforms.judging.aggregate import by_panel
 from tilth.transforms.judging.evaluation import AnswerRequests, Match, ReadAnswers, Scoring, settle
@@ -21,6 +21,7 @@ from tilth.transforms.judging.protocol import Judging
 from tilth.transforms.judging.votes import votes_of
 from tilth.transforms.parts import Shard, read_part
 from tilth.transforms.responses.candidates import Replying
+from tilth.transforms.stage import outputs
 
 NAME = "evaluate"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tilth.transforms.inference.ask import Ask
 from tilth.transforms.parts import Shard
-from tilth.transforms.stage import Manifest, Step, Task
+from tilth.transforms.stage import Manifest, Step, Task, outputs
 
 Conduct = Callable[[Step, Sequence[Task]], list[Manifest]]
 """Runs a step over tasks and returns their manifests: directly, or as a task of a flow."""
@@ -53,8 +53,3 @@ class Means:
             }
             for name, made in rendered.items()
         }
-
-
-def outputs(made: Manifest, *tables: str) -> dict[str, tuple[Shard, ...]]:
-    """What a task made of these tables, as inputs of another; empty tuples where it made none."""
-    return {table: tuple(made.outputs.get(table, ())) for table in tables}

@@ -20,11 +20,11 @@ from tilth.transforms.hygiene import SplitConfig
 from tilth.transforms.ingest import Ingest
 from tilth.transforms.pairs import PairPolicy
 from tilth.transforms.parts import Shard
-from tilth.transforms.stage import Manifest, Task, numbered, parts, total
+from tilth.transforms.stage import Manifest, Task, numbered, outputs, parts, total
 from tilth.transforms.steps import BUCKETS, Assign, Mine, Pair, Settle
 
 if TYPE_CHECKING:  # settings name `Observed`; what asks a model is loaded where one is asked
-    from tilth.pipelines.means import Conduct, Means
+    from tilth.pipelines.means import Conduct, Inputs, Means
 
 NAME = "observed"
 # What the rows of each table were made from; what is not a table of the release is a source.
@@ -69,6 +69,10 @@ class Logged:
     ingested: list[Manifest]
     mined: list[Manifest]  # outputs: conversations, feedback, signals, quarantine
 
+    def by_part(self) -> dict[str, Inputs]:
+        """The `conversations` of each part, by its name."""
+        return {f"{n:06d}": outputs(made, "conversations") for n, made in enumerate(self.mined)}
+
     @property
     def conversations(self) -> int:
         """How many conversations were logged, duplicates included."""
@@ -101,7 +105,7 @@ def observe(
 ) -> Observation:
     """Runs the recipe over planned reads. Raises `QuarantineOverflow`; see `read_logs`."""
     logged = read_logs(reads, config, means.conduct, max_quarantine_share)
-    signals = [_outputs(m, "conversations", "signals") for m in logged.mined]
+    signals = [outputs(m, "conversations", "signals") for m in logged.mined]
     paired = means.conduct(Pair(config.pairs), _tasks(signals))
     settled = settle(paired, config, logged.conversations, means.conduct)
     stages = {"ingest": logged.ingested, "mine": logged.mined, "pair": paired, "settle": settled}
@@ -122,10 +126,6 @@ def _final(table: str, stages: Mapping[str, list[Manifest]]) -> list[Shard]:
 
 def _one(conversations: Shard, assignments: Shard) -> Mapping[str, tuple[Shard, ...]]:
     return {"conversations": (conversations,), "assignments": (assignments,)}
-
-
-def _outputs(manifest: Manifest, *tables: str) -> Mapping[str, tuple[Shard, ...]]:
-    return {table: tuple(manifest.outputs.get(table, ())) for table in tables}
 
 
 def _tasks(inputs: Sequence[Mapping[str, tuple[Shard, ...]]]) -> list[Task]:

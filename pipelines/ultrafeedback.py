@@ -26,7 +26,7 @@ from typing import Any, Final  # Any: planned reads
 import polars as pl
 
 from tilth.pipelines.judging import judge, purpose_of
-from tilth.pipelines.means import Inputs, Means, outputs
+from tilth.pipelines.means import Inputs, Means
 from tilth.pipelines.observed import Logged, Observation, Observed, read_logs, settle
 from tilth.pipelines.planned import Planned
 from tilth.schemas import ConfigError
@@ -51,7 +51,7 @@ from tilth.transforms.rating_steps import (
 )
 from tilth.transforms.responses.candidates import Replying
 from tilth.transforms.responses.sampled import Which
-from tilth.transforms.stage import Manifest, parts
+from tilth.transforms.stage import Manifest, outputs, parts
 
 NAME: Final = "ultrafeedback"
 # What the rows of each table were made from; what is not a table of the release is a source or a model.
@@ -249,8 +249,7 @@ Stages = dict[str, dict[str, Manifest]]
 
 def _prompts(stages: Stages, logged: Logged, config: UltraFeedback, means: Means) -> dict[str, Inputs]:
     """By part, its `places` and the keys of those that are `kept`; parts without any place are left out."""
-    conversations = {f"{n:06d}": outputs(made, "conversations") for n, made in enumerate(logged.mined)}
-    stages["prompts"] = found = means.run(PromptPlaces(config.prompts), conversations)
+    stages["prompts"] = found = means.run(PromptPlaces(config.prompts), logged.by_part())
     places = {part: outputs(made, "places") for part, made in found.items() if "places" in made.outputs}
     if not places:
         return {}

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final  # Any: planned reads
 
 from tilth.pipelines.judging import judge, purpose_of
-from tilth.pipelines.means import Inputs, Means, outputs
+from tilth.pipelines.means import Inputs, Means
 from tilth.pipelines.observed import Logged, Observation, Observed, read_logs, settle
 from tilth.pipelines.planned import Planned
 from tilth.transforms.feedback.cascade import Cascade
@@ -46,7 +46,7 @@ from tilth.transforms.responses.comparisons import Compared
 from tilth.transforms.responses.moderation import Moderation
 from tilth.transforms.responses.places import mean_chars
 from tilth.transforms.selection.representatives import Representatives
-from tilth.transforms.stage import Manifest, parts, total
+from tilth.transforms.stage import Manifest, outputs, parts, total
 from tilth.transforms.steps import Pair
 
 NAME: Final = "wildfeedback"
@@ -157,7 +157,7 @@ def wildfeedback(
     asking a model raises; finished work is kept, and the same call goes on there.
     """
     logged = read_logs(reads, logs, means.conduct, max_quarantine_share)
-    conversations = _conversations(logged)
+    conversations = logged.by_part()
     stages: Stages = {}
     labels = _labels(stages, conversations, logs, config, means)
     places = _preferences(stages, conversations, labels, config, means)
@@ -192,7 +192,7 @@ def planned(
     rules find, or `expected_complaints` of the turns, whichever is more.
     """
     logged = read_logs(reads, logs, means.conduct, max_quarantine_share)
-    conversations = _conversations(logged)
+    conversations = logged.by_part()
     settled = _settled(conversations, logs, config, means)
     labels = tuple(parts(list(settled.values()), "requests"))
     known = {part: {**inputs, **outputs(settled[part], "known")} for part, inputs in conversations.items()}
@@ -240,10 +240,6 @@ Stages = dict[str, dict[str, Manifest]]
 """What each stage made of each part, for the tables and counts of the run."""
 
 
-def _conversations(logged: Logged) -> dict[str, Inputs]:
-    return {f"{n:06d}": outputs(made, "conversations") for n, made in enumerate(logged.mined)}
-
-
 def _settled(
     conversations: Mapping[str, Inputs], logs: Observed, config: WildFeedback, means: Means
 ) -> dict[str, Manifest]:
@@ -263,7 +259,7 @@ def _labels(
         part: {**conversations[part], **outputs(made, "turns", "known"), **answers[part]}
         for part, made in settled.items()
     }
-    stages["labels"] = means.run(ReadLabels(config.cascade, config.labelling), known)
+    stages["labels"] = means.run(ReadLabels(config.labelling), known)
     return stages["labels"]
 
 

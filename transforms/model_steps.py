@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import polars as pl
@@ -19,10 +19,10 @@ from tilth.transforms.feedback.summaries import (
     summary_requests,
     targets,
 )
+from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.inference.prompts import Prompt
 from tilth.transforms.judging.aggregate import by_panel
 from tilth.transforms.judging.protocol import Protocol
-from tilth.transforms.judging.steps import answered
 from tilth.transforms.judging.votes import votes_of
 from tilth.transforms.pairs.judged import judged_pairs
 from tilth.transforms.parts import read_part
@@ -80,8 +80,7 @@ class SettleTurns:
         questions = label_requests(conversations, settled.asked, self.labelling)
         out.write("turns", settled.turns)
         out.write("known", settled.feedback)
-        out.write("requests", questions.requests)
-        out.write("asked", questions.asked)
+        write_questions(questions, out)
         for name, count in settled.counts.items():
             out.count(f"cascade.{name}", count)
 
@@ -94,7 +93,6 @@ class ReadLabels:
     `signals`: feedback as every path of a tree sees it, which pairing needs.
     """
 
-    cascade: Cascade
     labelling: Labelling
     prompt_digest: str = field(default_factory=lambda: label_prompt().digest)
     name: ClassVar[str] = "labels"
@@ -141,8 +139,7 @@ class PreferenceRequests:
         found = targets(feedback, conversations, self.summaries)
         questions = summary_requests(found.kept, conversations, self.summaries)
         out.write("targets", found.kept)
-        out.write("requests", questions.requests)
-        out.write("asked", questions.asked)
+        write_questions(questions, out)
         out.write("quarantine", found.dropped)
 
 
@@ -192,8 +189,7 @@ class ReplyRequests:
         """One task per part."""
         where = answerable(_places(task))
         asked = reply_requests(where, self.replying, self.guidance, self.samples, self.seed)
-        out.write("requests", asked.requests)
-        out.write("asked", asked.asked)
+        write_questions(asked, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +228,7 @@ class ModerationRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        requests, asked = moderation_requests(rows_of(task, "responses"), self.prompt, self.moderation)
-        out.write("requests", requests)
-        out.write("asked", asked)
+        write_questions(moderation_requests(rows_of(task, "responses"), self.prompt, self.moderation), out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +309,7 @@ class JudgedPairs:
         """One task per part."""
         rows = rows_of(task, "comparisons", pl.DataFrame(schema=COMPARISONS))
         judgments = rows_of(task, "judgments")
-        strict = replace(self.protocol.aggregation, rule="both_orders")
-        verdicts = by_panel(votes_of(judgments), strict, self.protocol.weights)
+        verdicts = by_panel(votes_of(judgments), self.protocol.aggregation.strict, self.protocol.weights)
         ruled = judged_pairs(rows, verdicts, judgments)
         out.write("candidate_pairs", in_buckets(ruled.kept), CANDIDATE_ROWS)
         out.write("quarantine", ruled.dropped)

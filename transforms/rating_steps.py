@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from tilth.schemas import empty
+from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.judging.bracket import bracket, match_items
 from tilth.transforms.judging.protocol import Protocol
 from tilth.transforms.judging.ratings import ratings
-from tilth.transforms.judging.steps import answered
 from tilth.transforms.judging.tournament import EloFit, contests, elo
 from tilth.transforms.pairs.best_of_n import BestOfN, best_of_n_pairs
 from tilth.transforms.pairs.rated import RatedPairs, rated_pairs
@@ -80,8 +80,7 @@ class PolicyRequests:
         """One task per part."""
         where = asked_of(_places(task), self.policy, self.policies, self.per_prompt, self.seed)
         questions = reply_requests(where, self.replying, None, self.samples, self.seed)
-        out.write("requests", questions.requests)
-        out.write("asked", questions.asked)
+        write_questions(questions, out)
 
 
 @dataclass(frozen=True, slots=True)

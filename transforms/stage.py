@@ -303,6 +303,11 @@ def parts(manifests: Sequence[Manifest], table: str) -> list[Shard]:
     return [shard for manifest in manifests for shard in manifest.outputs.get(table, [])]
 
 
+def outputs(made: Manifest, *tables: str) -> dict[str, tuple[Shard, ...]]:
+    """What a task made of these tables, as inputs of another; empty tuples where it made none."""
+    return {table: tuple(made.outputs.get(table, ())) for table in tables}
+
+
 def numbered(
     items: Sequence[Mapping[str, Any]], inputs: Sequence[Mapping[str, tuple[Shard, ...]]]
 ) -> list[Task]:

@@ -78,7 +78,7 @@ _RUBRIC = Rubric(
 OBSERVED: list[Step] = [Ingest(), Assign(), Mine(), Pair(), Settle(), ReadRows(), _RENDER, _ASK]
 FEEDBACK: list[Step] = [
     SettleTurns(Cascade(), FeedbackRules(), Labelling()),
-    ReadLabels(Cascade(), Labelling()),
+    ReadLabels(Labelling()),
     PreferenceRequests(Summaries()),
     ReadPreferences(),
 ]

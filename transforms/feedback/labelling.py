@@ -21,7 +21,7 @@ from tilth.transforms.feedback.taxonomy import DIALOGUE_STATES, DSAT, SAT
 from tilth.transforms.feedback.windows import Window, windows
 from tilth.transforms.inference.control_tokens import restore
 from tilth.transforms.inference.prompts import Prompt, packaged_prompt
-from tilth.transforms.inference.requests import Sampling
+from tilth.transforms.inference.requests import Questions, Sampling
 from tilth.transforms.inference.sampling import request_id, requests_frame
 from tilth.transforms.pairs.candidates import DROPPED
 
@@ -68,13 +68,6 @@ class Labelling:
     def sampling(self) -> Sampling:
         """How each answer is drawn; the seed of a sample is its own."""
         return Sampling(self.temperature, 1.0, self.answer_tokens)
-
-
-class Questions(NamedTuple):
-    """Requests (`REQUESTS`) and what each of them asks about."""
-
-    requests: pl.DataFrame
-    asked: pl.DataFrame
 
 
 class Labelled(NamedTuple):

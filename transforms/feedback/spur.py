@@ -26,7 +26,7 @@ from tilth.transforms.feedback.spur_rubric import (
     numbered_items,
 )
 from tilth.transforms.inference.prompts import Prompt, packaged_prompt
-from tilth.transforms.inference.requests import Sampling
+from tilth.transforms.inference.requests import Questions, Sampling
 from tilth.transforms.inference.sampling import request_id, requests_frame
 
 ASKED: Final = pl.Schema({"id": pl.String, "conversation_id": pl.String, "side": pl.String})
@@ -47,13 +47,6 @@ SET_ASIDE: Final = pl.Schema({"conversation_id": pl.String, "reason": pl.String,
 _SIDE_OF: Final = {"SAT": "sat", "DSAT": "dsat"}
 _REASON_CHARS: Final = 300
 _PROMPTS: Final = ("spur_extract", "spur_merge", "spur_score")
-
-
-class Questions(NamedTuple):
-    """`requests`, and what each of their ids stands for (`ASKED`; of a merge, the side alone)."""
-
-    requests: pl.DataFrame
-    asked: pl.DataFrame
 
 
 class Scored(NamedTuple):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tilth.transforms.feedback import spur
 from tilth.transforms.feedback.spur_rubric import Rubric, SpurConfig, numbered_items
-from tilth.transforms.judging.steps import answered
+from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.stage import Output, Task, rows_of
 
 
@@ -36,7 +36,7 @@ class ExtractRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        _ask(spur.extract_requests(rows_of(task, "conversations"), self.config), out)
+        write_questions(spur.extract_requests(rows_of(task, "conversations"), self.config), out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class MergeRequests:
         running = {
             side: numbered_items(side, [(n, d) for n, d in items], self.config.items) for side, items in held
         }
-        _ask(spur.merge_requests(running, task.options["found"], self.config), out)
+        write_questions(spur.merge_requests(running, task.options["found"], self.config), out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ScoreRequests:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         conversations = rows_of(task, "conversations").select("id", "messages")
-        _ask(spur.score_requests(conversations, self.rubric, self.config), out)
+        write_questions(spur.score_requests(conversations, self.rubric, self.config), out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,3 @@ class ReadScores:
         out.write("scores", found.scores)
         out.write("set_aside", found.set_aside)
         out.count("conversations", found.scores.height + found.set_aside.height)
-
-
-def _ask(questions: spur.Questions, out: Output) -> None:
-    out.write("requests", questions.requests)
-    out.write("asked", questions.asked)

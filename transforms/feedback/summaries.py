@@ -15,10 +15,10 @@ import polars as pl
 
 from tilth.schemas import ConfigError, Reason, conform, content_ids
 from tilth.schemas.ids import messages_key
-from tilth.transforms.feedback.labelling import Questions, once
+from tilth.transforms.feedback.labelling import once
 from tilth.transforms.feedback.windows import Window, excerpt
 from tilth.transforms.inference.prompts import Prompt, packaged_prompt
-from tilth.transforms.inference.requests import Sampling
+from tilth.transforms.inference.requests import Questions, Sampling
 from tilth.transforms.inference.sampling import request_id, requests_frame
 from tilth.transforms.pairs.candidates import DROPPED, replies
 

@@ -7,15 +7,16 @@ import threading
 import time
 import weakref
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import NoReturn, Self
 
-from tilth.schemas import BadInput, ConfigError, TilthError
+from tilth.schemas import BadInput, ConfigError, NotFound, TilthError
 from tilth.transforms.inference.cache_store import DAY_S, CacheStats, Group, Pruned, Store
 from tilth.transforms.inference.requests import Completion
 from tilth.transforms.inference.usage import Usage
 
-__all__ = ["FLUSH_S", "CacheStats", "CompletionCache", "Pruned"]
+__all__ = ["FLUSH_S", "CacheStats", "CompletionCache", "Pruned", "if_there"]
 
 FLUSH_S = 0.05
 
@@ -151,6 +152,14 @@ class CompletionCache:
 
     def __repr__(self) -> str:
         return f"CompletionCache({self.place!r})"
+
+
+def if_there(url: str) -> AbstractContextManager[CompletionCache | None]:
+    """The cache at a URL for the time of a block; null where there is none yet. Raises what opening one raises else."""
+    try:
+        return CompletionCache(url, create=False)
+    except NotFound:
+        return nullcontext()
 
 
 def _end(pid: int, writer: _Writer, store: Store) -> None:

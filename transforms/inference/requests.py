@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final  # Any: rows on their way to a Request
+from typing import Any, Final, NamedTuple  # Any: rows on their way to a Request
 
 import orjson
 import polars as pl
@@ -73,6 +73,13 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     choice_logprobs: tuple[float, ...] | None = None
+
+
+class Questions(NamedTuple):
+    """Requests (`REQUESTS`), and what each id stands for: `asked` has the columns `id` and what the asker must know."""
+
+    requests: pl.DataFrame
+    asked: pl.DataFrame
 
 
 def request_key(request: Request, identity: str) -> str:

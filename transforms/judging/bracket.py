@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -64,8 +63,7 @@ def verdicts_of(matches: pl.DataFrame, judgments: pl.DataFrame, protocol: Protoc
     ).unique("item_id", keep="any")
     asked = matches.join(sides, on=["first_id", "second_id"])
     about = judgments.join(asked, on="item_id", how="semi")
-    strict = replace(protocol.aggregation, rule="both_orders")
-    panel = by_panel(votes_of(about), strict, protocol.weights)
+    panel = by_panel(votes_of(about), protocol.aggregation.strict, protocol.weights)
     ids = about.group_by("item_id").agg(judgment_ids=pl.col("id").sort())
     told = asked.join(panel, on="item_id").join(ids, on="item_id")
     named = told.rename({"score_a": "first_score", "score_b": "second_score"})

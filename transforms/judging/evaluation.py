@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Final, NamedTuple  # Any: JSON values
 import polars as pl
 
 from tilth.schemas import PL_MESSAGES, BadInput, Reason, TilthError, content_ids
+from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.inference.prompts import as_chat
+from tilth.transforms.inference.requests import Questions
 from tilth.transforms.inference.sampling import asked_frame, request_id, seed_for
 from tilth.transforms.judging.items import ITEMS, items
-from tilth.transforms.judging.steps import answered
 from tilth.transforms.responses.candidates import Replying
 from tilth.transforms.stage import Output, Task, rows_of
 
@@ -57,13 +58,6 @@ OUTCOMES: Final = {
     "missing": "missing",
 }
 _TEXTS: Final = ("completion", "text")
-
-
-class Questions(NamedTuple):
-    """Requests (`REQUESTS`), and the evaluation item that each asks about (`id` of the request, `item`)."""
-
-    requests: pl.DataFrame
-    asked: pl.DataFrame
 
 
 class Matches(NamedTuple):
@@ -333,8 +327,7 @@ class AnswerRequests:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         questions = answer_requests(rows_of(task, "evaluation"), self.purpose, self.replying, self.seed)
-        out.write("requests", questions.requests)
-        out.write("asked", questions.asked)
+        write_questions(questions, out)
 
 
 @dataclass(frozen=True, slots=True)

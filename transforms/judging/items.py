@@ -11,7 +11,7 @@ import polars as pl
 
 from tilth.schemas import PL_MESSAGES, Reason, TilthError, conform, content_ids
 from tilth.transforms.inference.prompts import Trusted
-from tilth.transforms.inference.requests import REQUESTS
+from tilth.transforms.inference.requests import REQUESTS, Questions
 from tilth.transforms.inference.sampling import request_id, requests_frame
 from tilth.transforms.judging.protocol import Protocol
 
@@ -38,13 +38,6 @@ ASKED: Final = pl.Schema(
 )
 _EVIDENCE_CHARS: Final = 2000
 _WINNERS: Final = ("1", "2", "tie")
-
-
-class Questions(NamedTuple):
-    """Requests (`REQUESTS`) and what each of them asks (`ASKED`)."""
-
-    requests: pl.DataFrame
-    asked: pl.DataFrame
 
 
 def items(rows: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tilth.schemas import ConfigError, fingerprint
@@ -71,6 +71,11 @@ class Aggregation:
         if not (0 <= self.tie_margin < float("inf") and 0 <= self.person_share <= 1):
             found = f"tie_margin={self.tie_margin}, person_share={self.person_share}"
             raise ConfigError("the margins of aggregation", found=found, wanted="at least 0; 0 to 1")
+
+    @property
+    def strict(self) -> Aggregation:
+        """The same with the rule `both_orders`: what pairs are made by, whatever scores are summed up by."""
+        return replace(self, rule="both_orders")
 
 
 @dataclass(frozen=True, slots=True)

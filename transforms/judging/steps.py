@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import polars as pl
-
-from tilth.transforms.inference.answers import set_aside
-from tilth.transforms.inference.render import FAILED
-from tilth.transforms.inference.requests import COMPLETIONS
+from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.judging.items import judge_requests, judgments
 from tilth.transforms.judging.protocol import Protocol
-from tilth.transforms.parts import read_part
 from tilth.transforms.stage import Output, Task, rows_of
 
 
@@ -28,8 +23,7 @@ class JudgeRequests:
         """One task per part."""
         items = rows_of(task, "items")
         questions = judge_requests(items, self.protocol)
-        out.write("requests", questions.requests)
-        out.write("asked", questions.asked)
+        write_questions(questions, out)
         out.count("items", items.height)
 
 
@@ -52,12 +46,3 @@ class ReadJudgments:
         out.write("judgments", rows)
         for verdict, count in rows.group_by("verdict").len().iter_rows():
             out.count(f"{verdict}@{self.judge}", count)
-
-
-def answered(task: Task) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What the step `Ask` made of a part's requests: `COMPLETIONS`, and `FAILED` for those without an answer."""
-    completions = [read_part(shard) for shard in task.inputs.get("completions", ())]
-    failed = [set_aside(read_part(shard)) for shard in task.inputs.get("quarantine", ())]
-    return pl.concat([pl.DataFrame(schema=COMPLETIONS), *completions]), pl.concat(
-        [pl.DataFrame(schema=FAILED), *failed]
-    )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple  # Any: rows of frames
+from typing import Any, Final  # Any: rows of frames
 
 import polars as pl
 
 from tilth.schemas import PL_MESSAGES, ConfigError, Reason, TilthError, conform, content_ids, polars_schema
 from tilth.schemas.ids import messages_key
 from tilth.transforms.inference.prompts import Prompt, as_chat, restore
-from tilth.transforms.inference.requests import Sampling
+from tilth.transforms.inference.requests import Questions, Sampling
 from tilth.transforms.inference.sampling import asked_frame, request_id, seed_for
 from tilth.transforms.pairs.candidates import DROPPED
 
@@ -50,13 +50,6 @@ class Replying:
     def sampling(self) -> Sampling:
         """How each reply is drawn; the seed of a sample is its own."""
         return Sampling(self.temperature, self.top_p, self.answer_tokens)
-
-
-class Questions(NamedTuple):
-    """Requests (`REQUESTS`) and what each of them asks (`ASKED`)."""
-
-    requests: pl.DataFrame
-    asked: pl.DataFrame
 
 
 def reply_requests(

@@ -16,7 +16,7 @@ import polars as pl
 
 from tilth.schemas import ConfigError
 from tilth.transforms.inference.prompts import Prompt
-from tilth.transforms.inference.requests import Sampling
+from tilth.transforms.inference.requests import Questions, Sampling
 from tilth.transforms.inference.sampling import request_id, requests_frame
 
 CATEGORIES: Final = (
@@ -87,9 +87,7 @@ def flags_by_function(responses: pl.DataFrame, moderate: Moderate) -> pl.DataFra
     return texts.select("response_id", pl.Series("flags", flags, dtype=pl.List(pl.String)))
 
 
-def moderation_requests(
-    responses: pl.DataFrame, prompt: Prompt, config: Moderation
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def moderation_requests(responses: pl.DataFrame, prompt: Prompt, config: Moderation) -> Questions:
     """Requests about each reply with the request that it answers, and `ASKED`."""
     texts = _texts(responses)
     schema = orjson.dumps(
@@ -110,7 +108,7 @@ def moderation_requests(
     sampling = Sampling(max_tokens=config.answer_tokens)
     requests = requests_frame(prompt, texts, "response_id", sampling, schema=schema)
     ids = [(request_id(one, prompt.id), one) for one in texts.get_column("response_id")]
-    return requests, pl.DataFrame(ids, schema=ASKED, orient="row")
+    return Questions(requests, pl.DataFrame(ids, schema=ASKED, orient="row"))
 
 
 def flags_by_model(asked: pl.DataFrame, completions: pl.DataFrame) -> pl.DataFrame:
