@@ -40,7 +40,7 @@ class Means:
         """Asks the `requests` of each part, and returns by part what was `asked` and what came of it.
 
         A part without requests is not asked and has no answers. The inputs are `asked`, `completions` and
-        `quarantine`, as `tilth.transforms.judging.steps.answered` reads them.
+        `quarantine`, as `tilth.transforms.inference.asking.answered` reads them.
         """
         waiting = {
             name: outputs(made, "requests") for name, made in rendered.items() if "requests" in made.outputs
