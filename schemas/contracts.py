@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import polars as pl
 
 from tilth.schemas.errors import Reason
 from tilth.schemas.labels import (
+    CRITERION_CHECKS,
+    CRITERION_KINDS,
+    CRITERION_SOURCES,
     DIALOGUE_STATES,
     DSAT,
     JUDGMENT_KINDS,
     JUDGMENT_VERDICTS,
+    RATIONALE_KINDS,
     RESPONSE_ROLES,
     SAT,
+    WRITTEN_KINDS,
 )
+from tilth.schemas.metrics import Contract, Metrics
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 SPLITS: Final = ("train", "validation", "test")
@@ -34,10 +39,9 @@ NEGATIVE_LABELS: Final = (*DSAT, "thumbs_down")
 METHODS: Final = ("rules", "observed", "reaction", "model")
 OBSERVED_ORIGINS: Final = ("observed_recovery", "human_rank", "reaction")
 TOURNAMENT: Final = "tournament"
-JUDGED_ORIGINS: Final = ("expert", "on_policy", "rated", "best_of_n", TOURNAMENT)
+JUDGED_ORIGINS: Final = ("expert", "on_policy", "rated", "best_of_n", TOURNAMENT, "rubric", "judge")
 ORIGINS: Final = (*OBSERVED_ORIGINS, *JUDGED_ORIGINS)
 GUIDED_ORIGINS: Final = ("observed_recovery", "expert", "on_policy")  # those that rest on what a user said
-RATIONALE_KINDS: Final = ("user_complaint",)
 PAYLOAD_BYTES: Final = 65_536
 DETAIL_CHARS: Final = 500
 
@@ -46,103 +50,9 @@ _ROLE: Final = pl.element().struct.field("role")
 _CONTENT: Final = pl.element().struct.field("content")
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """Counts over some rows of one table. `merge` is associative and commutative, and exact."""
-
-    rows: int
-    counts: Mapping[str, int]  # flag -> rows where it is true
-    totals: Mapping[str, int]  # integer number -> its sum
-    lows: Mapping[str, float | None]  # number -> smallest; null without rows
-    highs: Mapping[str, float | None]
-
-    def merge(self, other: Metrics) -> Metrics:
-        """The metrics of both sets of rows together."""
-        return Metrics(
-            self.rows + other.rows,
-            {name: count + other.counts[name] for name, count in self.counts.items()},
-            {name: total + other.totals[name] for name, total in self.totals.items()},
-            {name: _extreme(min, low, other.lows[name]) for name, low in self.lows.items()},
-            {name: _extreme(max, high, other.highs[name]) for name, high in self.highs.items()},
-        )
-
-    def row(self) -> dict[str, float | int | None]:
-        """One flat row: `rows`, `<flag>`, `<flag>_share`, `<number>_min`, `_max`, of integers `_mean`."""
-        row: dict[str, float | int | None] = {"rows": self.rows, **self.counts}
-        row |= {f"{name}_share": _ratio(count, self.rows) for name, count in self.counts.items()}
-        row |= {f"{name}_min": low for name, low in self.lows.items()}
-        row |= {f"{name}_max": high for name, high in self.highs.items()}
-        return row | {f"{name}_mean": _ratio(total, self.rows) for name, total in self.totals.items()}
-
-
-def _extreme(pick: Callable[..., float], one: float | None, other: float | None) -> float | None:
-    return pick((value for value in (one, other) if value is not None), default=None)
-
-
-def _ratio(count: int, rows: int) -> float | None:
-    return count / rows if rows else None
-
-
-def _as_it_is(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What is looked at in each row of one table.
-
-    Args:
-        defects: flags that should be false; where an expression yields null, the row counts as bad.
-        facts: flags that are worth counting and are no defect by themselves; null counts as false.
-        numbers: measures of a row.
-        prepare: adds columns that the expressions need and cannot derive themselves.
-    """
-
-    defects: Mapping[str, pl.Expr]
-    facts: Mapping[str, pl.Expr] = field(default_factory=dict)
-    numbers: Mapping[str, pl.Expr] = field(default_factory=dict)
-    prepare: Callable[[pl.DataFrame], pl.DataFrame] = _as_it_is
-
-    def project(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The slim rows, in order: one boolean or number a column, no text."""
-        return self.prepare(frame).select(
-            *(flag.fill_null(True).alias(name) for name, flag in self.defects.items()),
-            *(flag.fill_null(False).alias(name) for name, flag in self.facts.items()),
-            *(number.alias(name) for name, number in self.numbers.items()),
-        )
-
-    def measure(self, frame: pl.DataFrame) -> Metrics:
-        """The metrics of these rows."""
-        slim = self.project(frame)
-        flags = [*self.defects, *self.facts]
-        whole = [name for name in self.numbers if slim.schema[name].is_integer()]
-        numbers = {name: _finite(slim, name) for name in self.numbers}
-        return Metrics(
-            slim.height,
-            {name: int(slim.get_column(name).sum()) for name in flags},
-            {name: int(slim.get_column(name).sum()) for name in whole},
-            {name: _number(values.min()) for name, values in numbers.items()},
-            {name: _number(values.max()) for name, values in numbers.items()},
-        )
-
-
-def _finite(slim: pl.DataFrame, name: str) -> pl.Series:
-    values = slim.get_column(name).drop_nulls()
-    return values if values.dtype.is_integer() else values.filter(values.is_finite())
-
-
-def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) else None
-
-
 def measure(table: str, frame: pl.DataFrame) -> Metrics:
     """The metrics of one part of `table`."""
     return CONTRACTS[table].measure(frame)
-
-
-def merge(metrics: Iterable[Metrics]) -> Metrics:
-    """The metrics of all parts together. Raises `TypeError` without any part."""
-    return functools.reduce(Metrics.merge, metrics)
 
 
 # Expressions that several contracts share. All of them yield true for a row that is bad.
@@ -376,8 +286,9 @@ def _unpaired() -> Contract:
 
 
 def _with_missing_quotes(frame: pl.DataFrame) -> pl.DataFrame:
-    """Adds `quote_missing`: whether some quote does not stand in the row's text."""
-    quotes = frame.select("text", quote=pl.col("evidence").list.eval(pl.element().struct.field("quote")))
+    """Adds `quote_missing`: whether some quote of what a user said does not stand in the row's text."""
+    said = pl.when(pl.col("kind") == "user_complaint").then(pl.col("evidence"))
+    quotes = frame.select("text", quote=said.list.eval(pl.element().struct.field("quote")))
     rows = quotes.with_row_index("row").filter(pl.col("quote").list.len() > 0).explode("quote")
     quote = pl.col("quote").str.strip_chars()
     stands = (quote != "") & pl.col("text").str.contains(quote, literal=True)
@@ -388,6 +299,9 @@ def _with_missing_quotes(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rationales() -> Contract:
+    kind, written = pl.col("kind"), pl.col("kind").is_in(WRITTEN_KINDS)
+    cited, measured = pl.col("evidence").list.len().fill_null(0), pl.col("factors").list.len().fill_null(0)
+    factor = pl.element().struct.field("favours")
     return Contract(
         prepare=_with_missing_quotes,
         defects={
@@ -395,18 +309,99 @@ def _rationales() -> Contract:
             "pair_id_malformed": _malformed("pair_id"),
             "text_empty": _blank("text"),
             "kind_unknown": _unknown("kind", RATIONALE_KINDS),
-            "evidence_empty": pl.col("evidence").list.len().fill_null(0) == 0,
+            "evidence_empty": kind.is_in(("user_complaint", "specific", "judgment")) & (cited == 0),
+            "factors_empty": (kind == "factors") & (measured == 0),
+            "favours_unknown": (
+                pl.col("factors").is_not_null()
+                & _some("factors", factor.is_not_null() & ~factor.is_in(("chosen", "rejected")))
+            ),
             "quote_not_in_text": pl.col("quote_missing"),
             "side_unknown": (
                 pl.col("evidence").is_not_null()
-                & _some("evidence", ~pl.element().struct.field("side").is_in(("chosen", "rejected", "user")))
+                & _some("evidence", ~pl.element().struct.field("side").is_in(_QUOTED))
             ),
+            "about_unknown": pl.col("side").is_not_null() & ~pl.col("side").is_in(("chosen", "rejected")),
+            "order_is_no_permutation": written & ~_both_ways(pl.col("order")),
+            "label_not_recovered": written & ~pl.col("recovers_label"),
+            "judgment_ids_empty": written & (pl.col("judgment_ids").list.len().fill_null(0) == 0),
+            "model_null": written & pl.col("model").is_null(),
+            "vote_share_outside": written & _outside("vote_share", 1),
+            "rank_not_positive": (pl.col("rank") < 1).fill_null(False),
             "method_unknown": _unknown("method", METHODS),
             "conversation_id_malformed": _malformed("conversation_id"),
         },
-        facts={"recovers_label": pl.col("recovers_label")},
+        facts={
+            "recovers_label": pl.col("recovers_label"),
+            "by_user": kind == "user_complaint",
+            "by_model": written,
+            "held_out": pl.col("split") != "train",
+        },
         numbers={"chars": pl.col("text").str.len_chars().cast(pl.Int64)},
     )
+
+
+_QUOTED: Final = ("chosen", "rejected", "user", "prompt")
+
+
+def _both_ways(order: pl.Expr) -> pl.Expr:
+    return (order.list.sort() == pl.lit([0, 1], pl.List(pl.Int32))).fill_null(False)
+
+
+def _rubrics() -> Contract:
+    criterion = pl.element().struct
+    weight, checked = criterion.field("weight"), criterion.field("check")
+    by_program = checked == "program"
+    weights = pl.col("criteria").list.eval(weight)
+    described = pl.col("criteria").list.eval(criterion.field("description").str.strip_chars())
+    ids = pl.col("criteria").list.eval(criterion.field("id"))
+    voiced = criterion.field("source") == "complaint"
+    return Contract(
+        defects={
+            **_row_defects(),
+            **_prompt(),
+            **_messages("prompt"),
+            "criteria_empty": _none("criteria"),
+            "criterion_id_malformed": _some("criteria", ~criterion.field("id").str.contains(_ID)),
+            "criterion_id_repeated": ids.list.n_unique() != ids.list.len(),
+            "description_empty": _some("criteria", criterion.field("description").str.strip_chars() == ""),
+            "description_repeated": (
+                described.list.eval(pl.element().str.to_lowercase()).list.n_unique() != described.list.len()
+            ),
+            "weight_not_finite": _some("criteria", ~(weight.is_finite() & (weight != 0))),
+            "no_positive_weight": ~(weights.list.max() > 0),
+            "criterion_kind_unknown": _some("criteria", ~criterion.field("kind").is_in(CRITERION_KINDS)),
+            "check_unknown": _some("criteria", ~checked.is_in(CRITERION_CHECKS)),
+            "criterion_source_unknown": _some(
+                "criteria", ~criterion.field("source").is_in(CRITERION_SOURCES)
+            ),
+            "program_missing": _some("criteria", by_program != criterion.field("program").is_not_null()),
+            "complaint_without_feedback": _some(
+                "criteria", voiced & (criterion.field("feedback_ids").list.len().fill_null(0) == 0)
+            ),
+            "separation_outside": _not_a_share("separation"),
+            "redundancy_outside": _not_a_share("redundancy"),
+            "coverage_outside": _not_a_share("coverage"),
+            "balance_outside": _not_a_share("balance"),
+            "method_unknown": _unknown("method", METHODS),
+            "conversation_id_malformed": _malformed("conversation_id"),
+        },
+        facts={
+            "with_program": pl.col("criteria").list.eval(by_program).list.any(),
+            "with_feedback": pl.col("feedback_ids").list.len() > 0,
+            "separates": pl.col("separation") > 0.5,
+            "held_out": pl.col("split") != "train",
+        },
+        numbers={
+            "criteria": pl.col("criteria").list.len().cast(pl.Int64),
+            "prompt_chars": _chars("prompt"),
+            "separation": pl.col("separation"),
+        },
+    )
+
+
+def _not_a_share(column: str) -> pl.Expr:
+    """Neither null nor in [0, 1]."""
+    return pl.col(column).is_not_null() & ~pl.col(column).is_between(0, 1).fill_null(False)
 
 
 def _empty_texts(column: str) -> pl.Expr:
@@ -578,6 +573,7 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
     "pairs": _pairs(),
     "unpaired": _unpaired(),
     "rationales": _rationales(),
+    "rubrics": _rubrics(),
     "preferences": _preferences(),
     "responses": _responses(),
     "judgments": _judgments(),

@@ -115,6 +115,15 @@ class Reason(StrEnum):
     JUDGES_INCONSISTENT = "judges_inconsistent"
     JUDGES_FAILED = "judges_failed"
     CONSTRAINT_VIOLATED = "constraint_violated"
+    # rationales and criteria that models wrote
+    NAMES_POSITION = "names_position"
+    COPIES_REPLY = "copies_reply"
+    LABEL_NOT_RECOVERED = "label_not_recovered"
+    UNKNOWN_PROGRAM = "unknown_program"
+    NOT_DISCRIMINATING = "not_discriminating"
+    SATURATED = "saturated"
+    LOW_SEPARATION = "low_separation"
+    NO_CRITERION = "no_criterion"
     # answers of a model
     REQUEST_REFUSED = "request_refused"
     TOO_LONG = "too_long"

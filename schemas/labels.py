@@ -37,3 +37,12 @@ JUDGMENT_KINDS: Final = ("pairwise", "pointwise", "listwise")
 JUDGMENT_VERDICTS: Final = ("win", "loss", "tie", "rated", "ranked", "failed")
 VERDICTS: Final = ("win", "loss", "tie", "inconsistent", "failed")
 RESPONSE_ROLES: Final = ("logged", "expert", "on_policy", "plain", "policy")
+
+# Rationales: what kinds there are, and which of them a model writes about a pair.
+WRITTEN_KINDS: Final = ("general", "specific", "judgment", "option")
+RATIONALE_KINDS: Final = ("user_complaint", "factors", *WRITTEN_KINDS)
+
+# Rubrics: what a criterion is, who checks it, where it comes from.
+CRITERION_KINDS: Final = ("hard_rule", "principle")
+CRITERION_CHECKS: Final = ("program", "judge")
+CRITERION_SOURCES: Final = ("prompt", "complaint", "preference", "contrast", "model", "seed")

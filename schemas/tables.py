@@ -67,7 +67,7 @@ _PAIRS = {
     "chosen": MESSAGES,
     "rejected": MESSAGES,
     "tool_calls_json": TEXT,  # of the prompt's messages
-    "origin": TEXT,  # observed_recovery | human_rank | reaction | expert | on_policy | rated | best_of_n | tournament
+    "origin": TEXT,  # one of `tilth.schemas.contracts.ORIGINS`
     "chosen_score": NUMBER,
     "rejected_score": NUMBER,
     "margin": NUMBER,  # chosen_score - rejected_score, > 0
@@ -94,16 +94,62 @@ _UNPAIRED = {
     "method": TEXT,
     "split": TEXT,
 }
+_FACTORS: Final = _list(_struct(name=TEXT, chosen=NUMBER, rejected=NUMBER, favours=TEXT))
 _RATIONALES = {
     "id": TEXT,
     "pair_id": TEXT,
-    "kind": TEXT,  # user_complaint
+    "kind": TEXT,  # user_complaint | factors | general | specific | judgment | option
+    "side": TEXT,  # the one reply that it is about, chosen | rejected; null where it compares both
     "text": TEXT,
-    "evidence": _list(_struct(side=TEXT, quote=TEXT)),
-    "recovers_label": pa.bool_(),
+    "evidence": _list(_struct(side=TEXT, quote=TEXT)),  # verbatim, of a reply, the user or the prompt
+    "factors": _FACTORS,  # what was measured of both replies; favours chosen, rejected, or neither: null
+    "order": _list(INDEX),  # how the model was shown (chosen, rejected); null where none was asked
+    "recovers_label": pa.bool_(),  # judges who saw only this as a reason preferred the chosen reply
+    "score": NUMBER,  # of the scorer that ranked the rationales of its pair
+    "rank": INDEX,  # from 1, the best, among those of its pair; null where none was ranked
+    "samples": INDEX,  # how many were drawn for it
+    "vote_share": NUMBER,  # the share of them that speak for the chosen reply, (0, 1]
     "feedback_ids": _list(TEXT),
+    "judgment_ids": _list(TEXT),  # of the judges who were asked whether it recovers the label
+    "model": TEXT,  # what wrote it
+    "prompt_version": TEXT,
     "conversation_id": TEXT,
     "method": TEXT,
+    "split": TEXT,
+}
+_CRITERIA: Final = _list(
+    _struct(
+        id=TEXT,  # content hash; `judgments.attribute` names it
+        title=TEXT,
+        description=TEXT,  # what a reply does that meets it
+        weight=NUMBER,  # not 0; below 0 for a mistake, which takes from the score
+        kind=TEXT,  # hard_rule | principle
+        check=TEXT,  # program | judge
+        program=TEXT,  # JSON {"verifier", "arguments"}; null where a judge checks
+        tags=_list(TEXT),
+        source=TEXT,  # prompt | complaint | preference | contrast | model | seed
+        feedback_ids=_list(TEXT),  # the signals that it was distilled from
+        pass_rate=NUMBER,  # the share of graded replies that meet it, [0, 1]; null where none was graded
+        discrimination=NUMBER,  # how often chosen meets it and rejected does not, less the reverse, [-1, 1]
+    )
+)
+_RUBRICS = {
+    "id": TEXT,
+    "prompt_id": TEXT,
+    "prompt": MESSAGES,
+    "criteria": _CRITERIA,
+    "pair_ids": _list(TEXT),  # the pairs of the prompt
+    "separation": NUMBER,  # the share of graded pairs whose chosen reply outscores the rejected, ties a half
+    "redundancy": NUMBER,  # mean of each criterion's highest likeness to another of the rubric, [0, 1]
+    "agreement": NUMBER,  # of judges about criteria, [-1, 1] (Krippendorff's alpha); null with one judge
+    "coverage": NUMBER,  # the share of the mined feedback about the prompt that a criterion comes from
+    "balance": NUMBER,  # evenness of the weights: their entropy over its maximum, [0, 1]
+    "feedback_ids": _list(TEXT),
+    "retrieved_ids": _list(TEXT),  # seeds that a model was shown
+    "model": TEXT,  # what wrote the criteria that no rule did
+    "prompt_version": TEXT,
+    "conversation_id": TEXT,
+    "method": TEXT,  # rules where no model was asked
     "split": TEXT,
 }
 _PREFERENCES = {
@@ -199,6 +245,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         "pairs": _PAIRS,
         "unpaired": _UNPAIRED,
         "rationales": _RATIONALES,
+        "rubrics": _RUBRICS,
         "preferences": _PREFERENCES,
         "responses": _RESPONSES,
         "judgments": _JUDGMENTS,

@@ -81,12 +81,18 @@ def sensible_answer(question: Question, habits: Habits = Habits()) -> str | None
     """What a sensible model answers; null where it does not know what is asked (a schema of another title)."""
     if question.schema is None:
         return _reply(question)
+    from loopback.sensible_rationales import (
+        rationale_answer,
+    )  # here: they read requests with what stands above
+    from loopback.sensible_rubrics import rubric_answer
+
     title = str(question.schema.get("title", ""))
-    if title not in _ANSWERS:
-        return None
     if title.startswith("tilth.judge.") and _draw(question, habits, "garble") < habits.garble_share:
         return GARBLED
-    return orjson.dumps(_ANSWERS[title](question, habits)).decode()
+    answer = rationale_answer(question, habits) or rubric_answer(question, habits)
+    if answer is None and title in _ANSWERS:
+        answer = _ANSWERS[title](question, habits)
+    return None if answer is None else orjson.dumps(answer).decode()
 
 
 def blocks(text: str) -> list[Block]:

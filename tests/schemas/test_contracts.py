@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.schemas import TABLES, conform, empty, polars_schema
-from tilth.schemas.contracts import CONTRACTS, DETAIL_CHARS, PAYLOAD_BYTES, measure, merge
+from tilth.schemas.contracts import CONTRACTS, DETAIL_CHARS, PAYLOAD_BYTES, measure
+from tilth.schemas.metrics import merge
 
 
 def turns(*said: tuple[str | None, str | None]) -> list[dict[str, str | None]]:
