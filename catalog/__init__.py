@@ -3,7 +3,7 @@
 if __name__ != "tilth.catalog":
     raise ImportError(f"import this package as 'tilth.catalog', not as {__name__!r}")
 
-from tilth.catalog.audit import AuditReport, Check, audit, audit_version
+from tilth.catalog.audit import AuditReport, Check, audit, audit_version, releases_behind
 from tilth.catalog.query import query
 from tilth.catalog.store import Catalog, Release, Version, open_catalog
 
@@ -17,4 +17,5 @@ __all__ = [
     "audit_version",
     "open_catalog",
     "query",
+    "releases_behind",
 ]

@@ -7,6 +7,7 @@ a run, in which every metric of every table is a column. Parts are read one at a
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +18,14 @@ import polars as pl
 
 from tilth.catalog.judge import judge
 from tilth.catalog.parts import inspect, scan
-from tilth.schemas import ChecksFailed, empty
+from tilth.schemas import ChecksFailed, NotFound, empty
 from tilth.schemas.across import ACROSS, evidence_against
 from tilth.schemas.contracts import measure
 from tilth.schemas.expectations import load_suite
 from tilth.schemas.metrics import merge
 
 if TYPE_CHECKING:
-    from tilth.catalog.store import Catalog
+    from tilth.catalog.store import Catalog, Version
 
 Row = Mapping[str, float | int | None]
 
@@ -114,14 +115,18 @@ class AuditReport:
 _SEVERITIES: Final = ("critical", "warning", "info")
 
 
-def audit(files: Mapping[str, Sequence[str]], tables: Sequence[str] | None = None) -> AuditReport:
+Files = Mapping[str, Sequence[str]]
+"""The URIs of the parts of tables, by table."""
+
+
+def audit(files: Files, tables: Sequence[str] | None = None, parents: Sequence[Files] = ()) -> AuditReport:
     """Audits staged or committed parts.
 
     Args:
-        files: table -> URIs of its parts. A table without parts is audited as empty; one that is not named is
-        not
-            at hand, and checks of others that need it are skipped and say so.
+        files: a table without parts is audited as empty; one that is not named is not at hand, and checks of others
+            that need it are skipped and say so.
         tables: the tables to judge; the rest only serve for comparison. Default: all that are named.
+        parents: releases that these rows were made from; references may lead there too.
 
     Raises `TilthError` naming file and column when a part does not fit its table.
     """
@@ -129,21 +134,40 @@ def audit(files: Mapping[str, Sequence[str]], tables: Sequence[str] | None = Non
     for table, uris in files.items():
         for uri in uris:
             inspect(table, uri)
-    frames = {table: scan(table, uris) for table, uris in files.items()}
+    own = {table: scan(table, uris) for table, uris in files.items()}
+    known = _together([files, *parents])
     metrics = _measured(files, judged)
     for table in judged:
-        metrics[table] |= _across(table, frames)
+        metrics[table] |= _across(table, {**known, table: own[table]})
     return AuditReport(metrics, tuple(_checks(metrics)))
 
 
+def _together(releases: Sequence[Files]) -> dict[str, pl.LazyFrame]:
+    """Tables with the rows of all releases that have them."""
+    uris: dict[str, list[str]] = {}
+    for files in releases:
+        for table, parts in files.items():
+            uris.setdefault(table, []).extend(parts)
+    return {table: scan(table, parts) for table, parts in uris.items()}
+
+
 def audit_version(catalog: Catalog, name: str) -> AuditReport:
-    """Audits a committed dataset again, with the other tables of its release at hand.
+    """Audits a committed dataset again, with the other tables of its release, and of those it was made from, at hand.
 
     Raises `NotFound` for an unknown dataset or version.
     """
     version = catalog.resolve(name)
-    files = {sibling.table: sibling.files for sibling in catalog.release(version)}
-    return audit(files, tables=(version.table,))
+    own, *parents = releases_behind(catalog, version)
+    return audit(own, (version.table,), parents)
+
+
+def releases_behind(catalog: Catalog, version: Version) -> list[Files]:
+    """The parts of the release of a version, then those of the releases it was made from, as far as they are there."""
+    found: list[Files] = [{one.table: one.files for one in catalog.release(version)}]
+    for name in json.loads(version.properties.get("tilth.parents", "[]")):
+        with contextlib.suppress(NotFound):
+            found += releases_behind(catalog, catalog.resolve(name))
+    return found
 
 
 def _measured(

@@ -7,7 +7,7 @@ from typing import Any  # Any: JSON values
 
 from tilth.catalog import open_catalog
 from tilth.flows.conductor import Conductor
-from tilth.flows.run import Job, job_of, planned_reads, session_of
+from tilth.flows.run import Job, job_of, session_of
 from tilth.flows.settings import Settings
 from tilth.pipelines.planned import Planned
 from tilth.transforms.inference.accounting import measured_rate, priced
@@ -25,14 +25,13 @@ def preview(recipe: str, settings: Settings, conductor: Conductor) -> dict[str, 
     Of a recipe without models nothing is run. One with models runs its steps without a model first, which the run
     itself then finds done; what they would ask is exact, and what depends on answers is an estimate.
     """
-    reads = planned_reads(settings)
-    job = job_of(recipe, settings, reads)
+    job = job_of(recipe, settings)
     asked = list(_asked(job, settings, conductor)) if job.models else []
     return {
         "recipe": recipe,
         "run_id": job.run_id,
         "status": "forecast",
-        "sources": _sources(reads),
+        "sources": list(job.origin.sources),
         "asked": asked,
         "calls": sum(one["calls"] for one in asked),
         "prompt_tokens": sum(one["prompt_tokens"] for one in asked),
@@ -40,15 +39,6 @@ def preview(recipe: str, settings: Settings, conductor: Conductor) -> dict[str, 
         **_costs(asked, settings),
         "model": settings.engine.model if job.models else None,
     }
-
-
-def _sources(reads: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    files = {
-        file["uri"]: {"source": file["uri"], "shape": read["shape"], "bytes": file["size_bytes"]}
-        for read in reads
-        for file in read["files"]
-    }
-    return list(files.values())
 
 
 def _costs(asked: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, Any]:
@@ -75,7 +65,7 @@ def _asked(job: Job, settings: Settings, conductor: Conductor) -> Iterator[dict[
     sitting = session_of(job, settings, conductor, open_catalog(job.workspace))
     with sitting as session, if_there(settings.answers_url()) as cache:
         found = job.recipe.planned(
-            job.reads, job.logs, job.config, session.means, settings.max_quarantine_share
+            job.origin.given, job.logs, job.config, session.means, settings.max_quarantine_share
         )
         for one in found:
             known = bool(one.requests) or not one.calls

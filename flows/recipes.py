@@ -11,8 +11,8 @@ from tilth.pipelines.means import Means
 from tilth.pipelines.observed import Observation, Observed
 from tilth.pipelines.planned import Planned
 
-Run = Callable[[Sequence[Mapping[str, Any]], Observed, Any, Means, float], Observation]
-Plan = Callable[[Sequence[Mapping[str, Any]], Observed, Any, Means, float], list[Planned]]
+Run = Callable[[Any, Observed, Any, Means, float], Observation]
+Plan = Callable[[Any, Observed, Any, Means, float], list[Planned]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +21,28 @@ class Recipe:
 
     Args:
         lineage: the tables that it commits, in one release, and what the rows of each were made from.
-        run: planned reads, the section `observed`, the recipe's own section, means, the largest share set aside.
+        run: planned reads (or the `Parent`, of a recipe over the catalog), the section `observed`, the recipe's own
+            section, means, the largest share set aside.
+        tables: of which table the dataset is that it reads; none for a recipe over logs.
         roles: which models it asks, by its own section; none for a recipe without a model.
         writers: those of the roles that write replies.
         judges: those that judge them.
         witnesses: digests of what else the outcome rests on (prompts, files), by its own section.
         planned: what it would ask, taking what `run` takes.
         passing: (step, table) whose rows a later step makes final.
+        without_model: its own section as it is run where no model is named; null where it needs one, or asks none.
     """
 
     lineage: Mapping[str, tuple[str, ...]]
     run: Run
+    tables: tuple[str, ...] = ()
     roles: Callable[[Any], Sequence[str]] = lambda _: ()
     writers: Callable[[Any], Sequence[str]] = lambda _: ()
     judges: Callable[[Any], Sequence[str]] = lambda _: ()
     witnesses: Callable[[Any], Mapping[str, str]] = lambda _: {}
     planned: Plan = lambda *_: []
     passing: frozenset[tuple[str, str]] = frozenset({("ingest", "conversations")})
+    without_model: Callable[[Any], Any] | None = None
 
 
 def _observed(

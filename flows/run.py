@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Any  # Any: configurations of recipes, JSON values
 
 import tilth
-from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog
+from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog, releases_behind
 from tilth.flows.conductor import Conductor
+from tilth.flows.origin import Origin, origin_of
 from tilth.flows.recipes import RECIPES, Recipe
 from tilth.flows.result import Dataset, RunResult, SourceCount
 from tilth.flows.session import Session
 from tilth.flows.settings import Settings
 from tilth.pipelines.observed import Observation, Observed, quarantined
-from tilth.schemas import ConfigError, fingerprint
+from tilth.schemas import fingerprint
 from tilth.transforms.inference.engines import identify
-from tilth.transforms.ingest import expand, plan
 from tilth.transforms.parts import write_bytes
 from tilth.transforms.stage import Manifest, total
 
@@ -31,7 +31,7 @@ class Job:
     config: Any
     models: Mapping[str, str]  # role -> what its answers are known by
     witnesses: Mapping[str, str]  # digests of prompts and files
-    reads: Sequence[Mapping[str, Any]]
+    origin: Origin
     workspace: str
     user_salt: str
 
@@ -43,26 +43,17 @@ class Job:
     @property
     def public_config(self) -> Mapping[str, Any]:
         """The configuration as it is recorded: the salt by its fingerprint alone."""
+        own = {} if self.config is None else {self.name: asdict(self.config)}
+        asked = {"models": dict(self.models), "witnesses": dict(self.witnesses)} if own else {}
+        if self.recipe.tables:  # how logs are read and mined was decided when its parent was made
+            return {**own, **asked}
         ingest = {**asdict(self.logs.ingest), "user_salt": fingerprint(self.logs.ingest.user_salt)}
-        logs = {**asdict(self.logs), "ingest": ingest}
-        if self.config is None:
-            return logs
-        own = {self.name: asdict(self.config)}
-        return {**logs, **own, "models": dict(self.models), "witnesses": dict(self.witnesses)}
+        return {**asdict(self.logs), "ingest": ingest, **own, **asked}
 
     @property
     def run_id(self) -> str:
         """128 bits of everything that decides the outcome: code version, configuration, what the sources hold."""
-        return fingerprint([tilth.__version__, self.name, self.public_config, list(self.reads)])
-
-
-def planned_reads(settings: Settings) -> list[dict[str, Any]]:
-    """What would be read, source by source. Raises `ConfigError` without a source."""
-    if not settings.sources:
-        raise ConfigError(
-            "no source given", wanted="at least one URI", do="add --source, or `sources:` to tilth.yaml"
-        )
-    return plan(expand(settings.sources), settings.format, settings.map)
+        return fingerprint([tilth.__version__, self.name, self.public_config, list(self.origin.known_by)])
 
 
 def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
@@ -71,18 +62,17 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     Raises `QuarantineOverflow` when too many rows are broken, `ChecksFailed` when a critical check fails; the
     catalog is then as it was, and the staged files are kept for looking at.
     """
-    reads = conductor.perform("plan", lambda: planned_reads(settings))
-    job = job_of(recipe, settings, reads)
+    job = conductor.perform("plan", lambda: job_of(recipe, settings))
     catalog = open_catalog(job.workspace)
     committed = catalog.find_run(recipe, job.run_id)
     if committed:
         return _result(job, committed, {}, json.loads(committed[0].properties["tilth.summary"]), "unchanged")
     with session_of(job, settings, conductor, catalog) as session:
         observation = job.recipe.run(
-            job.reads, job.logs, job.config, session.means, settings.max_quarantine_share
+            job.origin.given, job.logs, job.config, session.means, settings.max_quarantine_share
         )
         used = session.accounting()
-    report = conductor.perform("audit", lambda: _audit(session, observation))
+    report = conductor.perform("audit", lambda: _audit(session, observation, job, catalog))
     conductor.audited(report)
     report.refuse()
     summary = {**_summary(job, observation), **({"usage": used} if job.models else {})}
@@ -99,22 +89,28 @@ def session_of(job: Job, settings: Settings, conductor: Conductor, catalog: Cata
     return Session(settings, job.run_id, conductor, places, job.recipe.passing)
 
 
-def job_of(recipe: str, settings: Settings, reads: Sequence[Mapping[str, Any]]) -> Job:
-    """The run that settings and planned reads stand for. Raises `ConfigError` when a model it needs is not named."""
+def job_of(recipe: str, settings: Settings) -> Job:
+    """The run that settings stand for. Raises `ConfigError` when a source or a model that it needs is not named."""
     logs, config = settings.logs(), settings.section(recipe)
     known = RECIPES[recipe]
+    origin = origin_of(recipe, known, settings)
+    if known.without_model and not settings.names_a_model:
+        config = known.without_model(config)
     models = {role: identify(settings.role(role)) for role in known.roles(config)}
     witnesses = known.witnesses(config) if models else {}
     workspace, salt = settings.workspace.rstrip("/"), logs.ingest.user_salt
-    return Job(recipe, logs, config, models, witnesses, reads, workspace, salt)
+    return Job(recipe, logs, config, models, witnesses, origin, workspace, salt)
 
 
 def _files(observation: Observation) -> dict[str, list[str]]:
     return {table: [shard.uri for shard in shards] for table, shards in observation.tables.items()}
 
 
-def _audit(session: Session, observation: Observation) -> AuditReport:
-    report = audit(_files(observation))
+def _audit(session: Session, observation: Observation, job: Job, catalog: Catalog) -> AuditReport:
+    parents = [
+        files for name in job.origin.parents for files in releases_behind(catalog, catalog.resolve(name))
+    ]
+    report = audit(_files(observation), parents=parents)
     write_bytes(report.to_json().encode(), f"{session.directory}/audit.json")
     return report
 
@@ -131,7 +127,7 @@ def _commit(
         "tilth.summary": json.dumps(summary, sort_keys=True),
         "tilth.config": json.dumps(job.public_config, sort_keys=True),
         "tilth.config_sha": fingerprint(job.public_config),
-        "tilth.parents": json.dumps([]),
+        "tilth.parents": json.dumps(job.origin.parents),
         "tilth.lineage": json.dumps(job.recipe.lineage, sort_keys=True),
         "tilth.code_version": tilth.__version__,
         **observation.properties,

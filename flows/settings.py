@@ -99,6 +99,7 @@ class Settings(BaseSettings):
 
     workspace: str = Field("./tilth-workspace", description="where runs and the catalog live")
     sources: list[str] = Field(default_factory=list, description="URIs or globs of conversation logs")
+    dataset: str | None = Field(None, description="the dataset of the catalog that a recipe reads (--from)")
     format: str | None = Field(None, description="the shape of the sources; detected when not given")
     map: str | None = Field(None, description="a YAML column map for a foreign shape")
     user_salt: SecretStr = Field(SecretStr(""), description="secret that user ids are hashed with")
@@ -133,6 +134,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line, then environment, then file."""
         return init_settings, env_settings, _FileSource(settings_cls)
+
+    @property
+    def names_a_model(self) -> bool:
+        """Whether some model is named: `engine` has one, or `engines` has an entry."""
+        return bool(self.engine.model or self.engines)
 
     def section(self, name: str) -> Any:
         """The frozen configuration of a recipe or command with a section of its own; null for another."""

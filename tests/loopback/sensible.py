@@ -81,9 +81,8 @@ def sensible_answer(question: Question, habits: Habits = Habits()) -> str | None
     """What a sensible model answers; null where it does not know what is asked (a schema of another title)."""
     if question.schema is None:
         return _reply(question)
-    from loopback.sensible_rationales import (
-        rationale_answer,
-    )  # here: they read requests with what stands above
+    # Imported here: they read requests with what stands above.
+    from loopback.sensible_rationales import rationale_answer
     from loopback.sensible_rubrics import rubric_answer
 
     title = str(question.schema.get("title", ""))
