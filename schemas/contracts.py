@@ -435,7 +435,7 @@ def _responses() -> Contract:
             "completion_empty": _speechless("completion"),
             "completion_not_a_reply": _reply("completion"),
             "role_unknown": _unknown("role", RESPONSE_ROLES),
-            "model_null": (pl.col("role") != "logged") & pl.col("model").is_null(),
+            "model_null": ~pl.col("role").is_in(("logged", "side")) & pl.col("model").is_null(),
             "guided_null": pl.col("guided").is_null(),
             "method_unknown": _unknown("method", METHODS),
             "conversation_id_malformed": _malformed("conversation_id"),

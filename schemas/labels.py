@@ -36,7 +36,7 @@ DIALOGUE_STATES: Final = ("closing", "refinement", "new_request", "feedback", "c
 JUDGMENT_KINDS: Final = ("pairwise", "pointwise", "listwise")
 JUDGMENT_VERDICTS: Final = ("win", "loss", "tie", "rated", "ranked", "failed")
 VERDICTS: Final = ("win", "loss", "tie", "inconsistent", "failed")
-RESPONSE_ROLES: Final = ("logged", "expert", "on_policy", "plain", "policy")
+RESPONSE_ROLES: Final = ("logged", "side", "expert", "on_policy", "plain", "policy")
 
 # Rationales: what kinds there are, and which of them a model writes about a pair.
 WRITTEN_KINDS: Final = ("general", "specific", "judgment", "option")

@@ -169,7 +169,7 @@ _RESPONSES = {
     "prompt_id": TEXT,
     "prompt": MESSAGES,
     "completion": MESSAGES,
-    "role": TEXT,  # logged | expert | on_policy | plain | policy
+    "role": TEXT,  # logged | side (of a pair, as it stands there) | expert | on_policy | plain | policy
     "sample_index": INDEX,
     "model": TEXT,  # what answered; null where the log does not say
     "guided": pa.bool_(),  # whether the model saw the user's preferences, which the prompt does not hold

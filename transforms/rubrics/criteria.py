@@ -176,6 +176,14 @@ def sides_of(pairs: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return ordered.unique("response_id", keep="first", maintain_order=True), sides.select(SIDES.names())
 
 
+def replies_of_sides(replies: pl.DataFrame) -> pl.DataFrame:
+    """`REPLIES` of pairs as rows of the table `responses`, role `side`: what judges' verdicts refer to."""
+    rows = replies.rename({"response_id": "id"}).with_columns(
+        role=pl.lit("side"), guided=pl.lit(value=False), method=pl.lit("observed"), sample_index=pl.lit(0)
+    )
+    return conform(rows, "responses").sort("id")
+
+
 def criterion_id(prompt_id: str, description: str, program: str | None) -> str:
     """The id that `criteria_rows` gives."""
     return content_id("criteria", prompt_id, " ".join(description.lower().split()), program or "")
