@@ -11,6 +11,7 @@ import polars as pl
 from tilth.schemas import ConfigError, conform, content_ids
 from tilth.schemas.contracts import SPLITS
 from tilth.transforms.hygiene.hashing import id_hashes, mixed
+from tilth.transforms.selection.tfidf import space, user_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-_FEATURES: Final = 2**17
-_CHARS: Final = 2_000  # of a prompt's user turns, from the end: what is wanted stands there
 _ROWS_OF_A_BLOCK: Final = 1_024
 
 
@@ -75,7 +74,7 @@ def representatives(rows: pl.DataFrame, config: Representatives, trained: pl.Ser
         return conform(
             candidates.with_columns(cluster=pl.lit(0), distance=pl.lit(0.0), id=pl.lit("")), "evaluation"
         )
-    features = _features(_texts(candidates))
+    features = space(candidates.select(user_words("prompt")).to_series().to_list()).vectors
     placed = candidates.with_columns(_placed(features, config)).with_row_index("row")
     ranked = placed.sort("cluster", "distance", "prompt_id")
     nearest = ranked.group_by("cluster", maintain_order=True).head(config.per_cluster)
@@ -99,30 +98,6 @@ def _candidates(rows: pl.DataFrame, config: Representatives, trained: pl.Series)
 def _ids(rows: pl.DataFrame) -> pl.Series:
     wants = pl.col("checklist").list.join("\n")
     return content_ids(rows, "evaluation", [pl.col("prompt_id"), pl.col("conversation_id"), wants])
-
-
-def _texts(candidates: pl.DataFrame) -> list[str]:
-    """What the user says in each prompt; case, punctuation and white space make no other prompt of it."""
-    said = pl.element().filter(pl.element().struct.field("role") == "user").struct.field("content")
-    joined = pl.col("prompt").list.eval(said).list.join("\n").str.tail(_CHARS)
-    return candidates.select(joined.str.to_lowercase().str.replace_all(r"\W+", " ")).to_series().to_list()
-
-
-def _features(texts: list[str]) -> Any:
-    """A sparse row of unit length per text: words in the one half, runs of characters in the other."""
-    import numpy as np
-    from scipy.sparse import hstack
-    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-    from sklearn.preprocessing import normalize
-
-    # Hashing: a vocabulary of runs of characters would take more memory than the vectors.
-    shared: dict[str, Any] = {"n_features": _FEATURES // 2, "alternate_sign": False, "dtype": np.float32}
-    words = HashingVectorizer(token_pattern=r"(?u)\w+", **shared)
-    runs = HashingVectorizer(analyzer="char_wb", ngram_range=(4, 4), **shared)
-    weighed = [
-        TfidfTransformer(sublinear_tf=True).fit_transform(one.transform(texts)) for one in (words, runs)
-    ]
-    return normalize(hstack(weighed, format="csr"))
 
 
 def _placed(features: Any, config: Representatives) -> pl.DataFrame:
