@@ -16,14 +16,48 @@ MIN_STRENGTH: Final = 0.55  # below it a signal is implicit, such as a request p
 _PAIR_KEY: Final = ["record_id", "prompt_id", "reply"]
 
 
+def complaint(min_strength: float = MIN_STRENGTH) -> pl.Expr:
+    """Whether a feedback row is a clear complaint in words, and not about what looks like a correct refusal."""
+    clear = worded() & (pl.col("strength") >= min_strength)
+    return clear & (pl.col("polarity") == "negative") & ~pl.col("on_refusal").fill_null(False)
+
+
+def quoted(turn: str, start: str, end: str) -> pl.Expr:
+    """What of a turn holds the complaint, verbatim, from columns with the turn and the span of the evidence.
+
+    The whole turn up to 280 characters, of a longer one the sentences from the first to the last piece of evidence.
+    """
+    whole = pl.col(turn).str.len_chars() <= SHORT_TURN_CHARS
+    cut = sentences(pl.col(turn), pl.col(start), pl.col(end))
+    return pl.when(whole).then(pl.col(turn).str.strip_chars()).otherwise(cut)
+
+
+def spoken_complaints(
+    feedback: pl.DataFrame, conversations: pl.DataFrame, min_strength: float = MIN_STRENGTH
+) -> pl.DataFrame:
+    """Each `complaint` once, with the `prompt`, `prompt_id` and text (`reply`) of what it faults and its own `turn`.
+
+    Feedback columns as in the table, its id as `feedback_id`; `record_id` and `split` of the conversation. Feedback
+    about turns of unknown conversations is left out.
+    """
+    kept = ("conversation_id", "message_index", "evidence", "labels", "strength", "method")
+    spoken = feedback.filter(complaint(min_strength)).select(*kept, feedback_id="id", index="target_index")
+    about = replies(spoken.sort("conversation_id").unique("feedback_id", keep="first"), conversations)
+    keyed = about.with_columns(
+        content_ids(about, "prompts", [messages_key("prompt")]).alias("prompt_id"), reply=_only_text("reply")
+    )
+    messages = conversations.unique("id", keep="first").select("messages", conversation_id="id")
+    said = keyed.join(messages, on="conversation_id")
+    turn = pl.col("messages").list.get(pl.col("message_index"), null_on_oob=True).struct.field("content")
+    return said.with_columns(turn=turn).drop("messages")
+
+
 def user_complaints(pairs: pl.DataFrame, feedback: pl.DataFrame, conversations: pl.DataFrame) -> pl.DataFrame:
     """Rows of `rationales`, kind `user_complaint`: one per pair and user turn that faults its rejected reply.
 
-    `text` is verbatim: the whole turn up to 280 characters, of a longer one the sentences from the first to
-    the last piece of evidence. `evidence` quotes the pieces themselves, side `rejected`. A complaint belongs
-    to a pair when it was made in the record of the pair about a reply with the same text to the same prompt;
-    complaints about what looks like a correct refusal are left out. Thumbs have no words and give no
-    rationale.
+    `text` is verbatim, as `quoted` cuts it. `evidence` quotes the pieces themselves, side `rejected`. A complaint
+    belongs to a pair when it was made in the record of the pair about a reply with the same text to the same prompt;
+    complaints about what looks like a correct refusal are left out. Thumbs have no words and give no rationale.
 
     Args:
         pairs: rows of the table, from this part of the conversations.
@@ -48,23 +82,11 @@ def _only_text(side: str) -> pl.Expr:
 
 
 def _complaints(feedback: pl.DataFrame, conversations: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Signals with words in the records of `pairs`, each once, with the reply and the turn they stand in."""
+    """Complaints in the records of `pairs`."""
     with_pairs = conversations.filter(
         pl.col("record_id").is_in(_with_record(pairs, conversations)["record_id"].implode())
     )
-    clear = worded() & (pl.col("strength") >= MIN_STRENGTH)
-    justified = (pl.col("polarity") == "negative") & ~pl.col("on_refusal").fill_null(False)
-    spoken = feedback.filter(clear & justified).select(
-        "conversation_id", "message_index", "evidence", "method", feedback_id="id", index="target_index"
-    )
-    about = replies(spoken.sort("conversation_id").unique("feedback_id", keep="first"), with_pairs)
-    keyed = about.with_columns(
-        content_ids(about, "prompts", [messages_key("prompt")]).alias("prompt_id"), reply=_only_text("reply")
-    )
-    messages = with_pairs.unique("id", keep="first").select("messages", conversation_id="id")
-    said = keyed.join(messages, on="conversation_id")
-    turn = pl.col("messages").list.get(pl.col("message_index"), null_on_oob=True).struct.field("content")
-    return said.with_columns(turn=turn).drop("messages", "prompt")
+    return spoken_complaints(feedback, with_pairs).drop("prompt")
 
 
 def _rows(matched: pl.DataFrame) -> pl.DataFrame:
@@ -81,14 +103,9 @@ def _rows(matched: pl.DataFrame) -> pl.DataFrame:
         feedback_ids=pl.col("feedback_id").unique().sort(),
         method=pl.col("method").min(),  # "model" where a model is among those who found it
     )
-    text = (
-        pl.when(pl.col("turn").str.len_chars() <= SHORT_TURN_CHARS)
-        .then(pl.col("turn").str.strip_chars())
-        .otherwise(sentences(pl.col("turn"), pl.col("start"), pl.col("end")))
-    )
     rows = turns.select(
         "pair_id", "conversation_id", "feedback_ids", "split",
-        text=text, evidence="quotes", method="method", kind=pl.lit("user_complaint"),
+        text=quoted("turn", "start", "end"), evidence="quotes", method="method", kind=pl.lit("user_complaint"),
     )  # fmt: skip
     ids = content_ids(rows, "rationales", [pl.col("pair_id"), pl.col("kind"), pl.col("text")])
     found = conform(rows.with_columns(ids.alias("id")), "rationales").sort(

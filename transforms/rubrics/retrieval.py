@@ -169,9 +169,10 @@ def _folder(config: Retrieval) -> Path:
 def _encoder(folder: str, state: _State) -> Callable[[Sequence[str]], Any]:
     """A model that stays loaded while its files stay as they are."""
     del state
-    from sentence_transformers import SentenceTransformer
-
-    model: Any = SentenceTransformer(folder, local_files_only=True)
+    # By name: an extra, which is not installed where types are checked.
+    model: Any = importlib.import_module("sentence_transformers").SentenceTransformer(
+        folder, local_files_only=True
+    )
 
     def encode(texts: Sequence[str]) -> Any:
         return model.encode(
