@@ -105,6 +105,8 @@ def planned(
     """What the run would ask, exactly."""
     listed = means.run(LabelItems(), parent.by_part())
     items = {part: outputs(made, "items") for part, made in listed.items()}
-    rendered = means.run(JudgeRequests(_protocol(config)), {part: one for part, one in items.items() if one["items"]})
+    rendered = means.run(
+        JudgeRequests(_protocol(config)), {part: one for part, one in items.items() if one["items"]}
+    )
     asked = tuple(parts(list(rendered.values()), "requests"))
     return [Planned(purpose_of("judge", name), name, asked) for name in judges(config)]

@@ -126,9 +126,7 @@ def rationales(parent: Parent, _: Observed, config: Rationales, means: Means, __
     return _observation(stages, judgments, config)
 
 
-def planned(
-    parent: Parent, _: Observed, config: Rationales, means: Means, __: float = 1.0
-) -> list[Planned]:
+def planned(parent: Parent, _: Observed, config: Rationales, means: Means, __: float = 1.0) -> list[Planned]:
     """What the run would ask: rationales exactly, judges as if every rationale were fit to be judged."""
     pairs = parent.by_part()
     asked = {kind: _requests(kind, pairs, config, means) for kind in config.kinds}
@@ -136,7 +134,9 @@ def planned(
         Planned(f"rationales-{kind}", config.writer, tuple(parts(list(made.values()), "requests")))
         for kind, made in asked.items()
     ]
-    rows = sum(shard.rows * (2 if one.purpose.endswith("option") else 1) for one in written for shard in one.requests)
+    rows = sum(
+        shard.rows * (2 if one.purpose.endswith("option") else 1) for one in written for shard in one.requests
+    )
     return written + [
         Planned(
             purpose_of("recover", name),
@@ -188,7 +188,9 @@ def _recovered(
     told = {part: {**pairs[part], "candidates": shards} for part, shards in candidates.items() if shards}
     stages["recover_items"] = listed = means.run(RecoverItems(), told)
     protocol = _protocol(config)
-    judged = judge({part: outputs(made, "items") for part, made in listed.items()}, protocol, means, "recover")
+    judged = judge(
+        {part: outputs(made, "items") for part, made in listed.items()}, protocol, means, "recover"
+    )
     known = {
         part: {**inputs, **outputs(listed[part], "links"), "judgments": judged[part]}
         for part, inputs in told.items()

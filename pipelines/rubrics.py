@@ -34,6 +34,7 @@ from tilth.transforms.rubrics.distilled import Distilled
 from tilth.transforms.rubrics.grading import grading_protocol
 from tilth.transforms.rubrics.merging import Merging
 from tilth.transforms.rubrics.orbit_steps import ReadRollouts, RolloutRequests
+from tilth.transforms.rubrics.passrates import PassRates
 from tilth.transforms.rubrics.quality import Filters
 from tilth.transforms.rubrics.retrieval import Retrieval, identity
 from tilth.transforms.rubrics.steps import (
@@ -59,7 +60,9 @@ LINEAGE: Final[Mapping[str, tuple[str, ...]]] = {
     "quarantine": ("pairs", "rubrics", "responses"),
 }
 TABLES: Final = tuple(LINEAGE)
-PASSING: Final = frozenset({("judgments", "judgments")})  # `settle_rubrics` says which criterion each is about
+PASSING: Final = frozenset(
+    {("judgments", "judgments")}
+)  # `settle_rubrics` says which criterion each is about
 BY_RULE: Final = ("constraints", "complaints", "preferences")
 BY_MODEL: Final = ("contrast", "model")
 
@@ -81,6 +84,7 @@ class Rubrics:
         judging: who grades what no program can check; no judge where there is no model.
         show_weight: whether judges see a criterion's weight (HealthBench shows it; a judge may lean on the sign).
         filters: which criteria and rubrics are dropped.
+        pass_rates: with a policy: which prompts and criteria would teach it something (ORBIT); null keeps all.
         policy: the model that is to be trained; empty for no replies of its own.
         samples: replies of the policy to a prompt.
         replies: how they are drawn.
@@ -98,6 +102,7 @@ class Rubrics:
     judging: Judging = field(default_factory=Judging)
     show_weight: bool = False
     filters: Filters = field(default_factory=Filters)
+    pass_rates: PassRates | None = None
     policy: str = ""
     samples: int = 4
     replies: Replying = field(default_factory=lambda: Replying(temperature=1.0))
@@ -162,17 +167,31 @@ Stages = dict[str, dict[str, Manifest]]
 def rubrics(parent: Parent, logs: Observed, config: Rubrics, means: Means, _: float = 1.0) -> Observation:
     """Runs the recipe over the pairs of a release. Raises what asking a model raises; finished work is kept."""
     stages: Stages = {}
-    prompts = _sides(stages, parent, means)
+    prompts = sides(stages, parent, means)
     complaints = _complaints(stages, parent, config, means)
     criteria = _criteria(stages, parent, prompts, complaints, config, means)
-    sampled = rollouts(stages, criteria, config, means) if config.policy else {}
-    settled = graded(stages, criteria, sampled, complaints, config, means)
-    candidates = paired(stages, settled, sampled, config, means) if config.policy else []
-    made = settle(candidates, replace(logs, seed=config.seed), len(candidates), means.conduct) if candidates else []
-    return observation(stages, made, config)
+    return finish(stages, criteria, complaints, logs, config, means)
 
 
-def _sides(stages: Stages, parent: Parent, means: Means) -> dict[str, Inputs]:
+def finish(
+    stages: Stages,
+    criteria: Mapping[str, Inputs],
+    complaints: tuple[Shard, ...],
+    logs: Observed,
+    config: Rubrics,
+    means: Means,
+) -> Observation:
+    """From criteria, by part beside their prompts, to the tables: replies, grades, rubrics, pairs."""
+    sampled = _rollouts(stages, criteria, config, means) if config.policy else {}
+    settled = _graded(stages, criteria, sampled, complaints, config, means)
+    candidates = _paired(stages, settled, sampled, config, means) if config.policy else []
+    rows = sum(shard.rows for shard in parts(candidates, "candidate_pairs"))
+    made = settle(candidates, replace(logs, seed=config.seed), rows, means.conduct) if rows else []
+    return _observation(stages, made, config)
+
+
+def sides(stages: Stages, parent: Parent, means: Means) -> dict[str, Inputs]:
+    """By part, the `pairs` of a release with their `prompts`, `replies` and `sides`."""
     pairs = parent.by_part()
     stages["sides"] = taken = means.run(Sides(parent.name), pairs)
     return {
@@ -180,9 +199,7 @@ def _sides(stages: Stages, parent: Parent, means: Means) -> dict[str, Inputs]:
     }
 
 
-def _complaints(
-    stages: Stages, parent: Parent, config: Rubrics, means: Means
-) -> tuple[Shard, ...]:
+def _complaints(stages: Stages, parent: Parent, config: Rubrics, means: Means) -> tuple[Shard, ...]:
     """Everything that users of the release complained about in words."""
     logged = parent.parts("conversations", "feedback")
     if "complaints" not in config.sources or not logged["feedback"]:
@@ -206,7 +223,9 @@ def _criteria(
     """By part, what `_sides` found and the criteria of all sources, each once."""
     known = {"complaints": complaints, **parent.parts("preferences")}
     by_rule = RuleCriteria(config.sources, config.distilled, config.retrieval)
-    stages["rule_criteria"] = means.run(by_rule, {part: {**inputs, **known} for part, inputs in prompts.items()})
+    stages["rule_criteria"] = means.run(
+        by_rule, {part: {**inputs, **known} for part, inputs in prompts.items()}
+    )
     for source in _written(config):
         asked = _requests(source, prompts, config, means)
         answers = means.answer(asked, f"criteria-{source}", config.writer)
@@ -230,7 +249,7 @@ def _requests(
     return means.run(CriteriaRequests(source, _writing(config)), prompts)
 
 
-def rollouts(
+def _rollouts(
     stages: Stages, criteria: Mapping[str, Inputs], config: Rubrics, means: Means
 ) -> dict[str, tuple[Shard, ...]]:
     """By part, replies of the policy to prompts."""
@@ -242,7 +261,7 @@ def rollouts(
     return {part: tuple(made.outputs.get("responses", ())) for part, made in read.items()}
 
 
-def graded(
+def _graded(
     stages: Stages,
     criteria: Mapping[str, Inputs],
     sampled: Mapping[str, tuple[Shard, ...]],
@@ -264,11 +283,11 @@ def graded(
         }
         for part, inputs in given.items()
     }
-    stages["settle_rubrics"] = settled = means.run(SettleRubrics(config.filters), told)
+    stages["settle_rubrics"] = settled = means.run(SettleRubrics(config.filters, config.pass_rates), told)
     return settled
 
 
-def paired(
+def _paired(
     stages: Stages,
     settled: Mapping[str, Manifest],
     sampled: Mapping[str, tuple[Shard, ...]],
@@ -284,13 +303,14 @@ def paired(
     return list(made.values())
 
 
-def observation(stages: Stages, settled: Sequence[Manifest], config: Rubrics) -> Observation:
+def _observation(stages: Stages, settled: Sequence[Manifest], config: Rubrics) -> Observation:
     """The tables of the release; what is not there is empty."""
     made = {name: list(one.values()) for name, one in stages.items()} | {"settle": list(settled)}
     homes = {"rubrics": ["settle_rubrics"], "judgments": ["settle_rubrics"], "pairs": ["settle"]}
     homes |= {"responses": ["sides", "rollouts"], "quarantine": list(made)}
     tables = {
-        table: [shard for home in homes[table] for shard in parts(made.get(home, []), table)] for table in TABLES
+        table: [shard for home in homes[table] for shard in parts(made.get(home, []), table)]
+        for table in TABLES
     }
     stored = {"tilth.retrieval": identity(config.retrieval)}
     if config.judging.judges:
@@ -300,7 +320,7 @@ def observation(stages: Stages, settled: Sequence[Manifest], config: Rubrics) ->
 
 def planned(parent: Parent, _: Observed, config: Rubrics, means: Means, __: float = 1.0) -> list[Planned]:
     """What the run would ask: criteria exactly; grades as if every criterion that may be written had a judge."""
-    prompts = _sides({}, parent, means)
+    prompts = sides({}, parent, means)
     written = [
         Planned(
             f"criteria-{source}",

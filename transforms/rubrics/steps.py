@@ -34,11 +34,13 @@ from tilth.transforms.rubrics.grading import (
     program_judgments,
 )
 from tilth.transforms.rubrics.merging import Merging, merged
+from tilth.transforms.rubrics.passrates import PassRates, pass_filtered
 from tilth.transforms.rubrics.quality import Filters, filtered
 from tilth.transforms.rubrics.retrieval import Retrieval
 from tilth.transforms.rubrics.scoring import scores
 from tilth.transforms.rubrics.verifiers import grade_by_program
 from tilth.transforms.rubrics.written import WritingCriteria, criteria_of_answers, written_requests
+from tilth.transforms.parts import read_part
 from tilth.transforms.stage import Output, Task, rows_of
 from tilth.transforms.steps import CANDIDATE_ROWS, in_buckets
 
@@ -65,6 +67,25 @@ class Sides:
         out.write("sides", sides)
         out.write("responses", replies_of_sides(replies))
         out.count(f"rows_in@{self.source}", pairs.height)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPrompts:
+    """Prompts of conversations, each once. Inputs: a part of `places`, all `kept`. Writes `prompts`."""
+
+    source: str
+    name: ClassVar[str] = "placed_prompts"
+    version: ClassVar[str] = "1"
+
+    def run(self, task: Task, out: Output) -> None:
+        """One task per part."""
+        places, kept = (
+            pl.concat([read_part(one) for one in task.inputs[name]]) for name in ("places", "kept")
+        )
+        found = places.join(kept, on=["conversation_id", "target_index"], how="semi", maintain_order="left")
+        none = pl.lit([], pl.List(pl.String)).alias("pair_ids")
+        out.write("prompts", found.with_columns(none).select(PROMPTS.names()).sort("prompt_id"))
+        out.count(f"rows_in@{self.source}", found.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +223,7 @@ class SettleRubrics:
     """
 
     filters: Filters = field(default_factory=Filters)
+    pass_rates: PassRates | None = None
     name: ClassVar[str] = "settle_rubrics"
     version: ClassVar[str] = "1"
 
@@ -210,7 +232,8 @@ class SettleRubrics:
         links, judged = frame_of(task, "links", LINKS), rows_of(task, "judgments")
         by_program = frame_of(task, "grades", GRADES)
         grades = pl.concat([by_program, grades_of(links, judged)])
-        rubrics = rubric_rows(frame_of(task, "criteria", CRITERIA), _prompts(task))
+        criteria = self._worth_learning(task, grades, out)
+        rubrics = rubric_rows(criteria, _prompts(task))
         voiced = frame_of(task, "complaints", COMPLAINTS).select("prompt_id", "feedback_id")
         settled = filtered(rubrics, grades, frame_of(task, "sides", SIDES), voiced, self.filters)
         out.write("rubrics", settled.kept)
@@ -219,6 +242,17 @@ class SettleRubrics:
         out.write("judgments", program_judgments(by_program, _graded(task)))
         out.write("scores", scores(criteria_of(settled.kept), grades))
         out.count("rubrics.criteria", settled.kept.get_column("criteria").list.len().sum() or 0)
+
+    def _worth_learning(self, task: Task, grades: pl.DataFrame, out: Output) -> pl.DataFrame:
+        criteria = frame_of(task, "criteria", CRITERIA)
+        if self.pass_rates is None:
+            return criteria
+        sampled = grades.join(
+            rows_of(task, "responses").select(response_id="id"), on="response_id", how="semi"
+        )
+        ruled = pass_filtered(criteria, sampled, self.pass_rates)
+        out.write("quarantine", ruled.dropped)
+        return ruled.kept
 
 
 def _prompts(task: Task) -> pl.DataFrame:
