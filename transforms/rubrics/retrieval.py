@@ -77,7 +77,7 @@ def nearest(
     if not queries or not documents or k < 1:
         return pl.DataFrame(schema=NEAREST)
     texts = sorted(set(documents))
-    among, place = _placed_among(texts, config)
+    among, place = placed_among(texts, config)
     rows = max(1, _CELLS // len(texts))
     blocks = (queries[start : start + rows] for start in range(0, len(queries), rows))
     found = [
@@ -97,7 +97,7 @@ def vectors(texts: Sequence[str], config: Retrieval) -> Any:
     """
     unique = sorted(set(texts))
     places = {text: place for place, text in enumerate(unique)}
-    return _placed_among(unique, config)[0][[places[text] for text in texts]]
+    return placed_among(unique, config)[0][[places[text] for text in texts]]
 
 
 def likeness(rows: Any, columns: Any) -> Any:
@@ -109,7 +109,7 @@ def likeness(rows: Any, columns: Any) -> Any:
     return np.round(np.asarray(dense, np.float64), _DECIMALS)
 
 
-def _placed_among(texts: list[str], config: Retrieval) -> tuple[Any, Callable[[Sequence[str]], Any]]:
+def placed_among(texts: list[str], config: Retrieval) -> tuple[Any, Callable[[Sequence[str]], Any]]:
     """The vectors of sorted, different texts, and how other texts are placed among them."""
     if config.method == "tfidf":
         from tilth.transforms.selection.tfidf import space
