@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.schemas.across import Apart, HeldOut, OneSplit, Resolves, SameSplit, Unique, evidence_against
+from tilth.schemas.across import (
+    Apart,
+    HeldOut,
+    OneSplit,
+    Quoted,
+    Resolves,
+    SameSplit,
+    SplitOfFeedback,
+    Unique,
+    evidence_against,
+)
 
 FEW = st.sampled_from("abcde")
 
@@ -128,3 +138,29 @@ def test_evidence_is_compared_character_by_character() -> None:
         "not_said_by_user": 1,
         "evidence_not_in_message": 2,
     }
+
+
+def test_quotes_stand_in_what_they_cite() -> None:
+    """A quote of the wrong reply, or of nothing, is counted; what a user said is compared elsewhere."""
+    said = {"prompt": "a deep bed", "chosen": "five (5) cm", "rejected": "on the roof"}
+    pairs = {name: [[{"role": "assistant", "content": text}]] for name, text in said.items()}
+    cited = [("chosen", "(5) cm"), ("prompt", "deep"), ("rejected", "five"), ("chosen", "six"), ("user", "x")]
+    rationales = lazy(
+        id=[str(n) for n in range(6)],
+        pair_id=["p"] * 6,
+        kind=["specific"] * 5 + ["user_complaint"],
+        evidence=[[{"side": side, "quote": quote}] for side, quote in [*cited, ("rejected", "nowhere")]],
+    )["table"]
+    frames = {"table": rationales, "pairs": lazy(id=["p"], **pairs)["table"]}
+    assert Quoted("m").count("table", frames) == 3
+
+
+def test_feedback_of_another_split_is_counted() -> None:
+    """A row counts once, however many signals it takes from elsewhere; unknown ones are another check's."""
+    feedback = pl.LazyFrame({"id": ["f", "g", "h"], "split": ["train", "test", "test"]})
+    listed = [["f"], ["f", "g", "h"], ["lost"], [], None]
+    rows = pl.LazyFrame(
+        {"id": [*"abcde"], "split": ["train"] * 5, "feedback_ids": listed},
+        schema_overrides={"feedback_ids": pl.List(pl.String)},
+    )
+    assert SplitOfFeedback("m").count("table", {"table": rows, "feedback": feedback}) == 1

@@ -24,6 +24,20 @@ ASKED = turns(("user", "how deep do I sow peas?"))
 GOOD_REPLY, BAD_REPLY = turns(("assistant", "five centimetres")), turns(("assistant", "on the roof"))
 SIDES = {"prompt": ASKED, "prompt_id": "a" * 32, "conversation_id": "c" * 32, "feedback_ids": ["f" * 32]}
 UNSIGNALLED = {name: value for name, value in SIDES.items() if name != "feedback_ids"}
+CRITERION: dict[str, Any] = {
+    "id": "a" * 32,
+    "title": "Depth",
+    "description": "Names a depth in centimetres.",
+    "weight": 1.0,
+    "kind": "principle",
+    "check": "judge",
+    "program": None,
+    "tags": [],
+    "source": "complaint",
+    "feedback_ids": ["f" * 32],
+    "pass_rate": 0.5,
+    "discrimination": 1.0,
+}
 GOOD: dict[str, dict[str, Any]] = {
     "conversations": {
         "id": "c" * 32,
@@ -78,6 +92,18 @@ GOOD: dict[str, dict[str, Any]] = {
         "evidence": [{"side": "rejected", "quote": "not on the roof"}],
         "feedback_ids": ["f" * 32],
         "conversation_id": "c" * 32,
+        "method": "rules",
+        "split": "train",
+    },
+    "rubrics": {
+        **SIDES,
+        "id": "0" * 32,
+        "criteria": [CRITERION, {**CRITERION, "id": "b" * 32, "description": "Asks back.", "weight": -0.5}],
+        "pair_ids": ["e" * 32],
+        "separation": 0.5,
+        "redundancy": 0.1,
+        "coverage": 1.0,
+        "balance": 0.9,
         "method": "rules",
         "split": "train",
     },
@@ -175,6 +201,16 @@ BAD_PROMPT = [
     ("null_content", {"prompt": [*turns(("system", None)), *ASKED]}),
     ("nul_character", {"prompt": NUL}),
 ]
+WRITTEN = {
+    "kind": "general",
+    "evidence": [],
+    "order": [1, 0],
+    "recovers_label": True,
+    "judgment_ids": ["3" * 32],
+    "model": "m@1",
+    "vote_share": 1.0,
+    "method": "model",
+}
 BAD_UNSIGNALLED = [case for case in BAD_PROMPT if case[0] != "feedback_ids_empty"]
 FAILED = {"verdict": "failed", "scores": None, "text": None, "reason": "malformed_output"}
 BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -276,8 +312,56 @@ BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("quote_not_in_text", {"evidence": [{"side": "rejected", "quote": ""}]}),
         ("quote_not_in_text", {"text": None}),
         ("side_unknown", {"evidence": [{"side": "left", "quote": "roof"}]}),
+        ("about_unknown", {"side": "both"}),
+        ("evidence_empty", {**WRITTEN, "kind": "specific"}),
+        ("factors_empty", {"kind": "factors", "factors": []}),
+        ("favours_unknown", {"factors": [{"name": "words", "chosen": 3, "rejected": 2, "favours": "me"}]}),
+        ("order_is_no_permutation", {**WRITTEN, "order": None}),
+        ("order_is_no_permutation", {**WRITTEN, "order": [0, 0]}),
+        ("label_not_recovered", {**WRITTEN, "recovers_label": False}),
+        ("label_not_recovered", {**WRITTEN, "recovers_label": None}),
+        ("judgment_ids_empty", {**WRITTEN, "judgment_ids": []}),
+        ("model_null", {**WRITTEN, "model": None}),
+        ("vote_share_outside", {**WRITTEN, "vote_share": 0.0}),
+        ("vote_share_outside", {**WRITTEN, "vote_share": None}),
+        ("rank_not_positive", {"rank": 0}),
         ("method_unknown", {"method": "magic"}),
         ("conversation_id_malformed", {"conversation_id": None}),
+    ],
+    "rubrics": [
+        *BAD_UNSIGNALLED,
+        ("id_malformed", {"id": None}),
+        ("split_unknown", {"split": "dev"}),
+        ("criteria_empty", {"criteria": []}),
+        ("criteria_empty", {"criteria": None}),
+        ("criterion_id_malformed", {"criteria": [{**CRITERION, "id": "c1"}]}),
+        ("criterion_id_malformed", {"criteria": [{**CRITERION, "id": None}]}),
+        ("criterion_id_repeated", {"criteria": [CRITERION, {**CRITERION, "description": "Asks back."}]}),
+        ("description_empty", {"criteria": [{**CRITERION, "description": " "}]}),
+        ("description_empty", {"criteria": [{**CRITERION, "description": None}]}),
+        (
+            "description_repeated",
+            {
+                "criteria": [
+                    CRITERION,
+                    {**CRITERION, "id": "b" * 32, "description": " names a depth in CENTIMETRES."},
+                ]
+            },
+        ),
+        ("weight_not_finite", {"criteria": [CRITERION, {**CRITERION, "id": "b" * 32, "weight": 0.0}]}),
+        ("weight_not_finite", {"criteria": [CRITERION, {**CRITERION, "id": "b" * 32, "weight": math.nan}]}),
+        ("no_positive_weight", {"criteria": [{**CRITERION, "weight": -1.0}]}),
+        ("criterion_kind_unknown", {"criteria": [{**CRITERION, "kind": "wish"}]}),
+        ("check_unknown", {"criteria": [{**CRITERION, "check": "guess"}]}),
+        ("criterion_source_unknown", {"criteria": [{**CRITERION, "source": "thin air"}]}),
+        ("program_missing", {"criteria": [{**CRITERION, "check": "program"}]}),
+        ("program_missing", {"criteria": [{**CRITERION, "program": "{}"}]}),
+        ("complaint_without_feedback", {"criteria": [{**CRITERION, "feedback_ids": []}]}),
+        ("separation_outside", {"separation": 1.1}),
+        ("separation_outside", {"separation": math.nan}),
+        ("redundancy_outside", {"redundancy": -0.1}),
+        ("coverage_outside", {"coverage": 2.0}),
+        ("balance_outside", {"balance": -1.0}),
     ],
     "preferences": [
         ("id_malformed", {"id": None}),

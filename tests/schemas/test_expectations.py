@@ -52,6 +52,10 @@ def test_claims_are_made_once(table: str) -> None:
         ("judgments", "verdict_against_scores"),
         ("ratings", "attribute_not_finite"),
         ("evaluation", "prompts_in_training_pairs"),
+        ("rationales", "label_not_recovered"),
+        ("rationales", "quotes_not_in_pair"),
+        ("rubrics", "feedback_of_another_split"),
+        ("rubrics", "duplicate_prompts"),
     ],
 )
 def test_what_must_never_happen_blocks(table: str, metric: str) -> None:
