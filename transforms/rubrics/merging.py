@@ -17,6 +17,7 @@ from tilth.transforms.rubrics.criteria import CRITERIA, criteria_rows
 from tilth.transforms.rubrics.likeness import Grams, grams, likeness, words
 
 SOURCE: Final = "rubrics"
+PAYLOAD_CHARS: Final = 16_384  # at most 64 KiB as UTF-8
 Row = dict[str, Any]
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _TURNS: Final = frozenset(  # words that turn a sense round, by which texts may differ in nothing else
@@ -94,7 +95,7 @@ def set_aside(row: Row, reason: Reason, detail: str) -> dict[str, object]:
         "reason": reason.value,
         "key": f"rubrics#prompt={row['prompt_id']}&criterion={row['id']}",
         "detail": detail,
-        "payload": orjson.dumps(shown).decode(),
+        "payload": orjson.dumps(shown).decode()[:PAYLOAD_CHARS],
         "source_rows": 0,
     }
 
