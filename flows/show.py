@@ -257,7 +257,7 @@ def describe(workspace: str, name: str) -> dict[str, Any]:
         "versions": [_version_row(each) for each in catalog.versions(version.name)],
         "made_from": {
             key: _plain(recorded[key])
-            for key in ("run_id", "summary", "config", "parents", "protocol", "elo")
+            for key in ("run_id", "summary", "config", "parents", "protocol", "elo", "factors", "retrieval")
             if key in recorded
         },
         "lineage": (_plain(recorded.get("lineage")) or {}).get(table, []),
@@ -287,6 +287,8 @@ def print_description(description: Row) -> None:
     if description["lineage"]:
         console.print(f"made from: {', '.join(description['lineage'])}")
     print_rows(made_from.get("summary", {}).get("sources", []), "", "sources")
+    if factors := made_from.get("factors"):
+        print_rows(factors, "", "how far measured factors go with the label")
     if elo := made_from.get("elo"):
         print_rows(elo, "", "policies by their matches: Elo with its 95 % interval")
     console.print(f"audit: {_cell(description['audit'])}")
@@ -310,15 +312,28 @@ def print_records(records: Sequence[Row]) -> None:
 def print_record(record: Row) -> None:
     """Prints one row: short values first, then messages, one line a turn."""
     console = _console()
-    chats = {name: value for name, value in record.items() if _is_chat(value)}
-    rest = {name: value for name, value in record.items() if name not in chats and value not in (None, [])}
+    lists = {name: value for name, value in record.items() if _is_chat(value) or _is_rubric(value)}
+    rest = {name: value for name, value in record.items() if name not in lists and value not in (None, [])}
     console.rule(style="dim")
     for name, value in rest.items():
         _print_line(console, name, _line(value))
-    for name, messages in chats.items():
-        for message in messages:
-            said = _line(message["content"]) or "(calls a tool)"
-            _print_line(console, name, f"[bold]{escape(message['role'])}[/bold]: {said}")
+    for name, items in lists.items():
+        for item in items:
+            _print_line(console, name, _criterion(item) if "weight" in item else _message(item))
+
+
+def _message(message: Row) -> str:
+    said = _line(message["content"]) or "(calls a tool)"
+    return f"[bold]{escape(message['role'])}[/bold]: {said}"
+
+
+def _criterion(criterion: Row) -> str:
+    """A criterion for people: what it weighs, who checks it, what it says, how it does."""
+    kind = criterion["kind"].replace("_", " ")
+    measured = {"met by": criterion["pass_rate"], "discriminates": criterion["discrimination"]}
+    found = ", ".join(f"{name} {value:.2f}" for name, value in measured.items() if value is not None)
+    said = f"[bold]{criterion['weight']:+.2f}[/bold] {kind}, {criterion['check']}: {_line(criterion['description'])}"
+    return f"{said} ({found})" if found else said
 
 
 def _print_line(console: Console, name: str, text: str) -> None:
@@ -331,6 +346,10 @@ def _line(value: Any) -> str:
 
 def _is_chat(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
+
+
+def _is_rubric(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "weight" in value[0]
 
 
 def query_rows(workspace: str, sql: str) -> list[dict[str, Any]]:
