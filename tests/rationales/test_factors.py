@@ -82,7 +82,8 @@ def test_the_index_is_that_of_smith_and_senter() -> None:
     reply = (
         "The cat sat on the mat, and 12 dogs were looking at it. "
         "It did not care about them at all! Why would it care?"
-    )frame = pl.DataFrame({"text": [reply, "Too few words.", "Это предложение написано по-русски. " * 10]})
+    )
+    frame = pl.DataFrame({"text": [reply, "Too few words.", "Это предложение написано по-русски. " * 10]})
     counted = frame.with_columns(words=words(pl.col("text")), sentences=sentences(pl.col("text")))
     assert counted.row(0)[1:] == (25, 3)
     index = counted.select(readability(pl.col("text"), pl.col("words"), pl.col("sentences"))).to_series()
