@@ -81,11 +81,11 @@ def complaint_criteria(
 ) -> pl.DataFrame:
     """`CRITERIA` of source `complaint`: what users faulted, the most central words of each group of like complaints.
 
-    A prompt hears the complaints about itself and those about similar prompts of its split, never of another. Like ones
-    are grouped (average linkage of cosines, cut at `same_complaint`), so that each group is one criterion, told in
-    the words of its medoid, verbatim but for white space. A group counts when `own_voices` users said so about the prompt itself or
-    `similar_voices` about any of these prompts; a user who says it twice is one, and a conversation without a user's
-    key is a user of its own.
+    A prompt hears the complaints about itself and those about similar prompts of its split, never of another. Like
+    ones are grouped (average linkage of cosines, cut at `same_complaint`), so that each group is one criterion, told
+    in the words of its medoid, verbatim but for white space. A group counts when `own_voices` users said so about the
+    prompt itself or `similar_voices` about any of these prompts; a user who says it twice is one, and a conversation
+    without a user's key is a user of its own.
 
     weight = 1 - product over users of (1 - share x strength), where share is `own_weight` or `similar_weight` and a
     user counts with the strongest thing they said: in (0, 1], growing with every further voice and with its strength.
@@ -227,7 +227,7 @@ def _criteria(heard: pl.DataFrame, config: Distilled) -> pl.DataFrame:
         text=medoid,
         feedback_ids=pl.col("feedback_id").unique().sort(),
         tags=pl.col("labels").explode(empty_as_null=False).unique().sort(),
-        title=pl.col("labels").explode(empty_as_null=False).mode().sort().first(),
+        title=pl.col("labels").list.first().mode().sort().first(),  # labels stand by weight
     )
     heaviest = (
         told.join(voices.filter(enough), on=group)
