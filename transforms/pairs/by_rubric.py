@@ -1,0 +1,53 @@
+"""The best against the worst of a policy's replies to a prompt, by their scores under its rubric."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from tilth.transforms.pairs.best_of_n import BestOfN, best_of_n_pairs
+from tilth.transforms.pairs.candidates import Ruled
+
+ORIGIN: Final = "rubric"
+_ORIGINS: Final = ('{"origin":"best_of_n"', f'{{"origin":"{ORIGIN}"')  # how a payload begins
+
+
+def rubric_pairs(
+    responses: pl.DataFrame, scores: pl.DataFrame, judgments: pl.DataFrame, policy: BestOfN
+) -> Ruled:
+    """Rows of `pairs` of origin `rubric`, at most one a prompt; a prompt without is one row of `quarantine`.
+
+    As `best_of_n_pairs` with one scorer, whose guards hold here too. A reply that has no score, or that no judgment
+    stands behind, takes no part. `judgment_ids` are those of all grades of both sides; the method is `rules` where
+    programs alone graded them.
+
+    Args:
+        responses: rows of the table.
+        scores: `prompt_id`, `response_id`, `score`, each reply once; replies that are not among `responses` take no
+            part.
+        judgments: rows of the table, about criteria; failed ones take no part.
+        policy: guards.
+    """
+    graded = judgments.filter(pl.col("verdict") == "rated").explode("response_ids")
+    told = graded.group_by(response_id="response_ids").agg(judgment_ids=pl.col("id").unique().sort())
+    rows = (
+        responses.rename({"id": "response_id"})
+        .join(told, on="response_id", how="left", maintain_order="left")
+        .join(scores.select("prompt_id", "response_id", "score"), on=["prompt_id", "response_id"], how="left")
+        .with_columns(
+            rating=pl.when(pl.col("judgment_ids").is_not_null()).then("score"),
+            judgment_ids=pl.col("judgment_ids").fill_null(pl.lit([], pl.List(pl.String))),
+        )
+    )
+    ruled = best_of_n_pairs(rows.drop("score"), policy)
+    payload = pl.col("payload").str.replace(*_ORIGINS, literal=True)
+    return Ruled(_named(ruled.kept, graded), ruled.dropped.with_columns(payload))
+
+
+def _named(pairs: pl.DataFrame, judgments: pl.DataFrame) -> pl.DataFrame:
+    by_model = judgments.filter(pl.col("method") != "rules").get_column("id").unique()
+    # A reply that nobody graded may have the text of one that was, and stand in the pair as the same reply.
+    named = pairs.with_columns(pl.col("judgment_ids").list.drop_nulls(), origin=pl.lit(ORIGIN))
+    asked = pl.col("judgment_ids").list.set_intersection(by_model.implode()).list.len() > 0
+    return named.with_columns(method=pl.when(asked).then(pl.lit("model")).otherwise(pl.lit("rules")))
