@@ -18,7 +18,7 @@ NEAREST: Final = pl.Schema(
     {"query": pl.UInt32, "document": pl.UInt32, "similarity": pl.Float64, "rank": pl.UInt32}
 )
 """Places of a query and of a document in their lists, their cosine, and the rank of the document from 1."""
-_CELLS: Final = 4_000_000  # similarities at a time
+CELLS: Final = 4_000_000  # similarities at a time
 _DECIMALS: Final = 6  # of a similarity; beyond them sums of floats differ between processors
 _BATCH: Final = 32  # texts that a model sees at once
 _CHUNK_BYTES: Final = 8 << 20
@@ -78,7 +78,7 @@ def nearest(
         return pl.DataFrame(schema=NEAREST)
     texts = sorted(set(documents))
     among, place = placed_among(texts, config)
-    rows = max(1, _CELLS // len(texts))
+    rows = max(1, CELLS // len(texts))
     blocks = (queries[start : start + rows] for start in range(0, len(queries), rows))
     found = [
         _best(place(block), among, k, config.min_similarity, number * rows)
