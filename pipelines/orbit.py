@@ -36,10 +36,9 @@ from tilth.transforms.rubrics.merging import Merging
 from tilth.transforms.rubrics.orbit import Retrieving
 from tilth.transforms.rubrics.orbit_steps import OrbitRequests, ReadOrbit, ReadSeeds
 from tilth.transforms.rubrics.passrates import PassRates
-from tilth.transforms.rubrics.quality import Filters
 from tilth.transforms.rubrics.retrieval import Retrieval
 from tilth.transforms.rubrics.seeds import digest_of
-from tilth.transforms.rubrics.steps import MergeCriteria, PlacedPrompts, Sides
+from tilth.transforms.rubrics.steps import MergeCriteria, PlacedPrompts
 from tilth.transforms.stage import Manifest, outputs, parts
 
 NAME: Final = "orbit"
@@ -72,7 +71,6 @@ class Orbit:
         pass_rates: which prompts and criteria are kept.
         judging: who grades.
         show_weight: whether judges see a criterion's weight.
-        filters: what else is dropped; by default nothing: pass rates decide.
         best_of_n: best against worst reply by score.
     """
 
@@ -89,7 +87,6 @@ class Orbit:
     pass_rates: PassRates = field(default_factory=PassRates)
     judging: Judging = field(default_factory=Judging)
     show_weight: bool = False
-    filters: Filters = field(default_factory=Filters.none)
     best_of_n: BestOfN = field(default_factory=BestOfN)
 
     def graded(self) -> Rubrics:
@@ -100,8 +97,6 @@ class Orbit:
             retrieval=self.retrieval,
             judging=self.judging,
             show_weight=self.show_weight,
-            filters=self.filters,
-            pass_rates=self.pass_rates,
             policy=self.policy,
             samples=self.samples,
             replies=self.replies,
@@ -147,7 +142,7 @@ def orbit(parent: Parent, logs: Observed, config: Orbit, means: Means, _: float 
     stages: Stages = {}
     prompts = _prompts(stages, parent, config, means)
     criteria = _criteria(stages, prompts, config, means)
-    return rubrics.finish(stages, criteria, (), logs, config.graded(), means)
+    return rubrics.finish(stages, criteria, (), logs, config.graded(), means, config.pass_rates)
 
 
 def _prompts(stages: Stages, parent: Parent, config: Orbit, means: Means) -> dict[str, Inputs]:

@@ -35,6 +35,7 @@ from tilth.transforms.rationales.steps import (
     SettleRationales,
 )
 from tilth.transforms.rationales.written import Writing, written_prompt
+from tilth.transforms.rubrics.steps import Sides
 from tilth.transforms.stage import Manifest, outputs, parts
 
 NAME: Final = "rationales"
@@ -121,6 +122,7 @@ def rationales(parent: Parent, _: Observed, config: Rationales, means: Means, __
     stages = {"rule_rationales": ruled}
     judgments: dict[str, tuple[Shard, ...]] = {}
     if config.kinds:
+        stages["sides"] = means.run(Sides(), pairs)
         candidates = _written(stages, pairs, config, means)
         judgments = _recovered(stages, pairs, candidates, config, means)
     return _observation(stages, judgments, config)

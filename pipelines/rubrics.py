@@ -48,7 +48,7 @@ from tilth.transforms.rubrics.steps import (
     SettleRubrics,
     Sides,
 )
-from tilth.transforms.rubrics.written import WritingCriteria, criteria_prompt
+from tilth.transforms.rubrics.written import WritingCriteria, written_prompt
 from tilth.transforms.stage import Manifest, outputs, parts
 
 NAME: Final = "rubrics"
@@ -84,7 +84,6 @@ class Rubrics:
         judging: who grades what no program can check; no judge where there is no model.
         show_weight: whether judges see a criterion's weight (HealthBench shows it; a judge may lean on the sign).
         filters: which criteria and rubrics are dropped.
-        pass_rates: with a policy: which prompts and criteria would teach it something (ORBIT); null keeps all.
         policy: the model that is to be trained; empty for no replies of its own.
         samples: replies of the policy to a prompt.
         replies: how they are drawn.
@@ -102,7 +101,6 @@ class Rubrics:
     judging: Judging = field(default_factory=Judging)
     show_weight: bool = False
     filters: Filters = field(default_factory=Filters)
-    pass_rates: PassRates | None = None
     policy: str = ""
     samples: int = 4
     replies: Replying = field(default_factory=lambda: Replying(temperature=1.0))
@@ -148,7 +146,7 @@ def roles(config: Rubrics) -> list[str]:
 
 def witnesses(config: Rubrics) -> dict[str, str]:
     """What else the outcome rests on: digests of the prompts that are asked."""
-    prompts = [criteria_prompt(source) for source in _written(config)]
+    prompts = [written_prompt(source) for source in _written(config)]
     if config.judging.judges:
         prompts.append(_protocol(config).prompt)
     return {f"prompt {one.id}@{one.version}": one.digest for one in prompts} | {
@@ -180,10 +178,16 @@ def finish(
     logs: Observed,
     config: Rubrics,
     means: Means,
+    pass_rates: PassRates | None = None,
 ) -> Observation:
-    """From criteria, by part beside their prompts, to the tables: replies, grades, rubrics, pairs."""
+    """From criteria, by part beside their prompts, to the tables: replies, grades, rubrics, pairs.
+
+    With `pass_rates`, what would teach the policy something decides which criteria stay, else `config.filters` do.
+    """
     sampled = _rollouts(stages, criteria, config, means) if config.policy else {}
-    settled = _graded(stages, criteria, sampled, complaints, config, means)
+    judged = _judged(stages, criteria, sampled, config, means)
+    told = {part: {**inputs, "complaints": complaints} for part, inputs in judged.items()}
+    settled = stages["settle_rubrics"] = means.run(SettleRubrics(config.filters, pass_rates), told)
     candidates = _paired(stages, settled, sampled, config, means) if config.policy else []
     rows = sum(shard.rows for shard in parts(candidates, "candidate_pairs"))
     made = settle(candidates, replace(logs, seed=config.seed), rows, means.conduct) if rows else []
@@ -261,30 +265,22 @@ def _rollouts(
     return {part: tuple(made.outputs.get("responses", ())) for part, made in read.items()}
 
 
-def _graded(
+def _judged(
     stages: Stages,
     criteria: Mapping[str, Inputs],
     sampled: Mapping[str, tuple[Shard, ...]],
-    complaints: tuple[Shard, ...],
     config: Rubrics,
     means: Means,
-) -> dict[str, Manifest]:
-    """Grades every reply by every criterion of its prompt, and settles what rubrics stay."""
+) -> dict[str, Inputs]:
+    """By part, what is known there and what programs and judges say of every reply by every criterion."""
     given = {part: {**inputs, "responses": sampled.get(part, ())} for part, inputs in criteria.items()}
     stages["grade_items"] = items = means.run(GradeItems(config.show_weight), given)
     asked = {part: outputs(made, "items") for part, made in items.items()}
     judged = judge(asked, _protocol(config), means, "grade") if config.judging.judges else {}
-    told = {
-        part: {
-            **inputs,
-            **outputs(items[part], "links", "grades"),
-            "judgments": judged.get(part, ()),
-            "complaints": complaints,
-        }
+    return {
+        part: {**inputs, **outputs(items[part], "links", "grades"), "judgments": judged.get(part, ())}
         for part, inputs in given.items()
     }
-    stages["settle_rubrics"] = settled = means.run(SettleRubrics(config.filters, config.pass_rates), told)
-    return settled
 
 
 def _paired(

@@ -31,10 +31,11 @@ from tilth.transforms.stage import Output, Task, rows_of
 class RuleRationales:
     """Rationales that need no model: measured differences, and what users complained about, as it is.
 
-    Inputs: `pairs`, and `complaints` (rationales of the release that the pairs are from). Option `source`: what the
-    pairs are counted under. Writes final `rationales`.
+    Inputs: `pairs`, and `complaints` (rationales of the release that the pairs are from). Writes final `rationales`.
+    Pairs are counted as rows of `source`, where it is named.
     """
 
+    source: str = ""
     name: ClassVar[str] = "rule_rationales"
     version: ClassVar[str] = "1"
 
@@ -47,7 +48,8 @@ class RuleRationales:
         )
         factors = factor_rationales(pairs)
         out.write("rationales", pl.concat([complaints, factors]))
-        out.count(f"rows_in@{task.options['source']}", pairs.height)
+        if self.source:
+            out.count(f"rows_in@{self.source}", pairs.height)
         for name, count in factor_counts(factors).items():
             out.count(f"factor.{name}", count)
 

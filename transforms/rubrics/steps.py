@@ -11,6 +11,7 @@ from tilth.schemas import empty
 from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.pairs.best_of_n import BestOfN
 from tilth.transforms.pairs.by_rubric import rubric_pairs
+from tilth.transforms.parts import read_part
 from tilth.transforms.rubrics.complaints import COMPLAINTS, Complaining, complaints_of
 from tilth.transforms.rubrics.constraints import constraint_criteria
 from tilth.transforms.rubrics.criteria import (
@@ -35,12 +36,11 @@ from tilth.transforms.rubrics.grading import (
 )
 from tilth.transforms.rubrics.merging import Merging, merged
 from tilth.transforms.rubrics.passrates import PassRates, pass_filtered
-from tilth.transforms.rubrics.quality import Filters, filtered
+from tilth.transforms.rubrics.quality import Filters, filtered, measured
 from tilth.transforms.rubrics.retrieval import Retrieval
 from tilth.transforms.rubrics.scoring import scores
 from tilth.transforms.rubrics.verifiers import grade_by_program
 from tilth.transforms.rubrics.written import WritingCriteria, criteria_of_answers, written_requests
-from tilth.transforms.parts import read_part
 from tilth.transforms.stage import Output, Task, rows_of
 from tilth.transforms.steps import CANDIDATE_ROWS, in_buckets
 
@@ -52,9 +52,12 @@ def frame_of(task: Task, name: str, schema: pl.Schema) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Takes pairs apart. Input: `pairs`. Writes `prompts`, `replies`, `sides`, and `responses` with role `side`."""
+    """Takes pairs apart. Input: `pairs`. Writes `prompts`, `replies`, `sides`, and `responses` with role `side`.
 
-    source: str
+    Rows are counted as those of `source`, where it is named.
+    """
+
+    source: str = ""
     name: ClassVar[str] = "sides"
     version: ClassVar[str] = "1"
 
@@ -66,7 +69,8 @@ class Sides:
         out.write("replies", replies)
         out.write("sides", sides)
         out.write("responses", replies_of_sides(replies))
-        out.count(f"rows_in@{self.source}", pairs.height)
+        if self.source:
+            out.count(f"rows_in@{self.source}", pairs.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,7 @@ def _graded(task: Task) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class SettleRubrics:
-    """Rubrics of criteria and grades: measured, filtered.
+    """Rubrics of criteria and grades: measured, and filtered by quality, or by pass rates where they are given.
 
     Inputs: `criteria`, `prompts`, `sides`, `links`, `judgments`, `grades`, `replies`, `responses`, `complaints`,
     `retrieved`. Writes `rubrics`, `judgments` (those of programs too), `scores` and `quarantine`.
@@ -235,13 +239,17 @@ class SettleRubrics:
         criteria = self._worth_learning(task, grades, out)
         rubrics = rubric_rows(criteria, _prompts(task))
         voiced = frame_of(task, "complaints", COMPLAINTS).select("prompt_id", "feedback_id")
-        settled = filtered(rubrics, grades, frame_of(task, "sides", SIDES), voiced, self.filters)
-        out.write("rubrics", settled.kept)
-        out.write("quarantine", settled.dropped)
+        about = (rubrics, grades, frame_of(task, "sides", SIDES), voiced)
+        if self.pass_rates is None:
+            kept, dropped = filtered(*about, self.filters)
+            out.write("quarantine", dropped)
+        else:
+            kept = measured(*about)
+        out.write("rubrics", kept)
         out.write("judgments", named(judged, links))
         out.write("judgments", program_judgments(by_program, _graded(task)))
-        out.write("scores", scores(criteria_of(settled.kept), grades))
-        out.count("rubrics.criteria", settled.kept.get_column("criteria").list.len().sum() or 0)
+        out.write("scores", scores(criteria_of(kept), grades))
+        out.count("rubrics.criteria", kept.get_column("criteria").list.len().sum() or 0)
 
     def _worth_learning(self, task: Task, grades: pl.DataFrame, out: Output) -> pl.DataFrame:
         criteria = frame_of(task, "criteria", CRITERIA)
