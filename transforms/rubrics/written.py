@@ -260,7 +260,8 @@ _UNDONE: Final = re.compile(
 _FAILS: Final = re.compile(_SUBJECT + r"(?:fail|forget|neglect)s?\s+to\b", re.IGNORECASE)
 # Beside places ("the first reply"): whatever needs a second reply to be understood.
 _OTHER_REPLY: Final = re.compile(
-    r"\bthe\s+(?:better|best|weaker|worse|worst|other|chosen|rejected|preferred)\s+(?:repl(?:y|ies)|responses?|answers?)\b"
+    r"\bthe\s+(?:better|best|weaker|worse|worst|other|chosen|rejected|preferred)\s+(?:repl(?:y|ies)|responses?)\b"
+    r"|\bthe\s+(?:better|weaker|worse|rejected|preferred)\s+answer\b"
     r"|\b(?:both|either)\s+(?:repl(?:y|ies)|responses?)\b",
     re.IGNORECASE,
 )
