@@ -261,9 +261,9 @@ def preference_criteria(
         pl.col("preferences").str.strip_chars()
     )
     told = spread.filter(pl.col("preferences") != "").with_columns(said=same_words("preferences"))
-    first = pl.all().sort_by("preferences", "id").first()
+    first = pl.col("preferences", "model", "prompt_version").sort_by("preferences", "id").first()
     merged = told.group_by("prompt_id", "said").agg(
-        first.exclude("feedback_ids"),
+        first,
         pl.col("feedback_ids").explode(empty_as_null=False).drop_nulls().unique().sort(),
     )
     return criteria_rows(
