@@ -236,7 +236,7 @@ def test_only_replies_of_the_assistant_are_measured() -> None:
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_neither_order_nor_repetition_of_rows_matters(rows: list[tuple[str, str]], draws: Any) -> None:
     """Permuted, repeated and alone, a pair gets the same rationale; no text makes it raise."""
     pairs = listed(*(pair(one, other, name=str(n)) for n, (one, other) in enumerate(rows)))
