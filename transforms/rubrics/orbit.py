@@ -116,7 +116,7 @@ def found_for(
     asked = prompts.select("prompt_id", text=_text("prompt"))
     known = seeds.select(id="seed_id", text=_text("prompt"))
     cases = _nearest(asked, known, same.rename({"seed_id": "id"}), config.cases, retrieval)
-    exemplars = cases.group_by("prompt_id", maintain_order=True).head(config.exemplars)
+    exemplars = _first(cases, config.exemplars)
     pool = criterion_pool(seeds)
     written = _written_for(exemplars, pool)
     barred = pl.concat([written, _only_of(same, pool)]).unique()
@@ -156,7 +156,12 @@ def _nearest(
         "rank",
     )
     free = named.join(barred, on=["prompt_id", "id"], how="anti").sort("prompt_id", "rank")
-    return free.group_by("prompt_id", maintain_order=True).head(k)
+    return _first(free, k)
+
+
+def _first(rows: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The first rows of each prompt; unlike `head` of groups, none where none are wanted."""
+    return rows.filter(pl.int_range(pl.len()).over("prompt_id") < count)
 
 
 def _written_for(exemplars: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
@@ -197,7 +202,7 @@ def _ideas(
     both = near.join(again.select("prompt_id", "id", again="similarity"), on=["prompt_id", "id"], how="left")
     scored = both.with_columns(score=(pl.col("similarity") + pl.col("again").fill_null(0.0)).round(6))
     ordered = scored.sort("prompt_id", "score", "rank", descending=[False, True, False])
-    return ordered.group_by("prompt_id", maintain_order=True).head(config.shown)
+    return _first(ordered, config.shown)
 
 
 def _lists(rows: pl.DataFrame, name: str) -> pl.DataFrame:
