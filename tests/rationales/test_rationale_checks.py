@@ -303,6 +303,14 @@ def test_a_short_reply_can_be_copied_too() -> None:
     assert faults(rows, as_pairs(short)).get_column("reason").to_list() == ["copies_reply"]
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.18, 0), (0.69, 12)])
+def test_good_rationales_and_copies_lie_far_apart(share: float, found: int) -> None:
+    """The share that may be copied can be set anywhere from .18 to .69: no good rationale and every copy is found."""
+    rows = RATIONALES.filter(pl.col("planted").is_null() if found == 0 else pl.col("planted") == "copy")
+    copies = faults(rows, PAIRS, Checks(max_copied=share)).filter(pl.col("reason") == "copies_reply")
+    assert copies.height == found
+
+
 @given(st.integers(0, 12), st.integers(8, 30))
 def test_any_long_run_of_a_reply_is_a_copy(start: int, length: int) -> None:
     """Whatever part of a reply a rationale consists of, it is set aside; as a short one or as a copy."""

@@ -54,8 +54,8 @@ def test_the_overlap_tells_copies_and_cannot_tell_the_wrong_side() -> None:
     """
     scores = RATIONALES.join(overlap_scores(RATIONALES, PAIRS), on="id")
     means = dict(scores.group_by("planted").agg(pl.col("score").mean()).iter_rows())
-    assert max(means, key=lambda planted: means[planted]) == "copy"
-    assert means["wrong_side"] >= means[None]
+    rounded = [round(means[planted], 2) for planted in (None, "wrong_side", "copy")]
+    assert rounded == [0.40, 0.57, 0.94]  # docs/reference/rationales.md names them
 
 
 ROWS: Final = st.lists(

@@ -73,10 +73,10 @@ def names_position(text: str, about: str = "") -> bool:
     """
     if _POSITIONS.search(text):
         return True
-    known = _plain(about)
-    labels = (_plain(match[0]) for match in _LABELLED.finditer(text))
-    nouns = (match[1].casefold() for match in _ORDERED.finditer(text))
-    return any(name not in known for name in (*labels, *nouns))
+    names = [_plain(match[0]) for match in _LABELLED.finditer(text)]
+    names += [match[1].casefold() for match in _ORDERED.finditer(text)]
+    known = _plain(about) if names else ""
+    return any(name not in known for name in names)
 
 
 def _plain(text: str) -> str:
