@@ -160,6 +160,9 @@ def test_judgments_of_other_items_are_passed_over() -> None:
     made = recovery_items(written, rows)
     said = judged(made.items)
     one = written.head(1)
+    (mine,) = made.links.join(one, on="id", how="semi").get_column("item_id")
+    stranger = pl.when(pl.col("item_id") == mine).then("judge").otherwise(pl.lit("of another panel"))
+    said = said.with_columns(judge=stranger)
     found = recovered(one, made.links.join(one, on="id", how="semi"), said, recovery_protocol(PANEL))
     assert found.get_column("recovers_label").to_list() == [True]
     assert found.get_column("judgment_ids").list.len().to_list() == [4]
@@ -171,7 +174,7 @@ def test_a_mean_of_scores_is_no_verdict_here() -> None:
     written = candidates(rows, "general")
     asked = recovery_items(written, rows)
     judging = Judging(rule="mean")
-    said = judged(asked.items, Habits(position_bias=0.7), judging)
+    said = judged(asked.items, Habits(tie_share=0.5), judging)
     first = said.group_by("item_id").agg(both=(pl.col("verdict") == "win").all())
     wanted = dict(asked.links.join(first, on="item_id").select("id", "both").iter_rows())
     found = recovered(written, asked.links, said, recovery_protocol(judging))
