@@ -8,7 +8,7 @@ from typing import Final
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.schemas import BadInput, ConfigError
@@ -147,6 +147,7 @@ marks = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(marks, st.sampled_from(RULES), st.booleans(), st.randoms(use_true_random=False))
 def test_order_and_duplicates_never_change_a_score(
     given_marks: Marks, rule: Rule, partial: bool, draw: Random
@@ -161,6 +162,7 @@ def test_order_and_duplicates_never_change_a_score(
     assert scores(mixed[0], mixed[1], rule, partial=partial).equals(expected)
 
 
+@settings(deadline=None, max_examples=50)
 @given(marks, st.sampled_from(RULES), st.floats(0.01, 100))
 def test_weights_scale_out(given_marks: Marks, rule: Rule, factor: float) -> None:
     """All weights times c > 0 give the same score; ORBIT's sum alone grows by c."""
@@ -172,6 +174,7 @@ def test_weights_scale_out(given_marks: Marks, rule: Rule, factor: float) -> Non
         assert scaled == pytest.approx(plain * (factor if rule == "orbit" else 1), abs=1e-9)
 
 
+@settings(deadline=None, max_examples=50)
 @given(marks)
 def test_scores_of_parts_are_scores_of_the_whole(given_marks: Marks) -> None:
     """Prompts and replies do not touch each other: scored alone or together, they have the same score."""
@@ -216,6 +219,7 @@ def test_pitfalls_turn_into_virtues_and_back() -> None:
     assert to_rar(from_rar(rar)).equals(rar)
 
 
+@settings(deadline=None, max_examples=50)
 @given(marks)
 def test_the_weighted_rule_is_rars_explicit_reward(given_marks: Marks) -> None:
     """Signed criteria by `weighted` score as `to_rar` makes them, with grades turned round, by sum(w c) / sum(w)."""
