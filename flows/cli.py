@@ -31,6 +31,7 @@ from tilth.flows.options import (
     workspace_of,
 )
 from tilth.flows.review_cli import review_app
+from tilth.flows.rubrics_cli import rubrics_app
 
 app = typer.Typer(
     name="tilth",
@@ -51,6 +52,7 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(judge_app, name="judge")
 app.add_typer(review_app, name="review")
+app.add_typer(rubrics_app, name="rubrics")
 
 
 class Recipe(StrEnum):
@@ -59,6 +61,10 @@ class Recipe(StrEnum):
     observed = "observed"
     wildfeedback = "wildfeedback"
     ultrafeedback = "ultrafeedback"
+    rationales = "rationales"
+    rubrics = "rubrics"
+    orbit = "orbit"
+    judge_training = "judge_training"
 
 
 @app.command()
@@ -66,15 +72,24 @@ def run(
     recipe: Annotated[
         Recipe,
         typer.Argument(
-            help="observed: feedback, pairs, labels and rationales, no model. "
+            help="Over logs (--source): observed: feedback, pairs, labels, rationales and rubrics, no model. "
             "wildfeedback: pairs by replies of models, judged in both orders, and an evaluation set. "
-            "ultrafeedback: several replies to logged prompts, rated aspect by aspect."
+            "ultrafeedback: several replies to logged prompts, rated aspect by aspect. "
+            "Over a dataset (--from): rationales: why the chosen reply is better. "
+            "rubrics: what a good reply must do. orbit: rubrics from a few that experts wrote. "
+            "judge_training: right judgments over wrong ones."
         ),
     ],
     source: Annotated[
         list[str] | None,
         typer.Option(
             "--source", "-s", help="A file, glob, folder or any fsspec URI; may be given many times."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="A dataset of the catalog, as observed.pairs or observed.pairs@2026.11.21.1."
         ),
     ] = None,
     shape: Annotated[
@@ -98,7 +113,7 @@ def run(
     max_cost: MaxCost = None,
     as_json: Json = False,
 ) -> None:
-    """Run a recipe over conversation logs and commit what it makes to the catalog.
+    """Run a recipe over conversation logs, or over a dataset, and commit what it makes to the catalog.
 
     The same command again does no work and makes no new version. A run that was killed goes on where it stopped.
 
@@ -106,6 +121,8 @@ def run(
         tilth run observed --source hf://datasets/allenai/WildChat-1M --format wildchat
         tilth run observed --source calls.json --map calls.yaml --json
         tilth run wildfeedback -s logs/*.jsonl --base-url http://localhost:8000/v1 -m LARGE --policy SMALL --judge OTHER
+        tilth run rubrics --from observed.pairs
+        tilth run rationales --from observed.pairs --base-url http://localhost:8000/v1 -m LARGE --judge OTHER
     """
     from tilth.flows.launch import launch, preview
     from tilth.flows.show import print_preview, print_result
@@ -113,6 +130,7 @@ def run(
     caps = given_of(max_calls=max_calls, max_tokens=max_tokens, max_cost=max_cost)
     options = given_of(
         sources=source,
+        dataset=dataset,
         format=shape,
         map=column_map,
         workspace=workspace,
@@ -134,11 +152,13 @@ def _own(recipe: Recipe, policies: list[str], judges: list[str] | None) -> dict[
     """What `--policy` and `--judge` say in the recipe's own section."""
     if recipe is Recipe.observed and (policies or judges):
         raise typer.BadParameter("the recipe observed asks no model: leave out --policy and --judge")
-    if recipe is Recipe.wildfeedback and len(policies) > 1:
-        raise typer.BadParameter("wildfeedback has one policy; ultrafeedback takes several")
-    if recipe is Recipe.wildfeedback:
-        return given_of(policy=policies[0] if policies else None, judging=given_of(judges=judges))
-    return given_of(policies=policies, judging=given_of(judges=judges))
+    if recipe in (Recipe.rationales, Recipe.judge_training) and policies:
+        raise typer.BadParameter(f"the recipe {recipe.value} has no policy: leave out --policy")
+    if recipe is Recipe.ultrafeedback:
+        return given_of(policies=policies, judging=given_of(judges=judges))
+    if len(policies) > 1:
+        raise typer.BadParameter(f"{recipe.value} has one policy; ultrafeedback takes several")
+    return given_of(policy=policies[0] if policies else None, judging=given_of(judges=judges))
 
 
 @app.command()
@@ -367,6 +387,44 @@ def check(
 
 
 app.command()(evaluate)
+
+
+@app.command()
+def export(
+    name: Annotated[
+        str, typer.Argument(help="A dataset, as rubrics.rubrics or rubrics.rubrics@2026.11.21.1.")
+    ] = "",
+    format_name: Annotated[
+        str, typer.Option("--format", "-f", help="What it is for; --list names them.")
+    ] = "",
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="A .parquet or .jsonl; named after the dataset by default."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Only these rows: train, validation or test.")
+    ] = None,
+    list_formats: Annotated[bool, typer.Option("--list", help="List the formats.")] = False,
+    workspace: Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Write a dataset in the columns that a trainer reads.
+
+        tilth export rubrics.rubrics --format grpo-rubric -o rubrics.parquet --split train
+        tilth export rationales.rationales --format rationale-sft -o rationales.jsonl
+        tilth export --list
+    """  # fmt: skip
+    from tilth.flows.export import export as write
+    from tilth.flows.export import formats, print_export
+    from tilth.flows.show import print_rows
+
+    if list_formats:
+        print_json(formats()) if as_json else print_rows(formats(), "none")
+        return
+    if not name or not format_name:
+        raise typer.BadParameter("name a dataset and a --format; --list names the formats")
+    told = write(workspace_of(workspace), name, format_name, output, split)
+    print_json(told) if as_json else print_export(told)
 
 
 def _version(asked: bool) -> None:

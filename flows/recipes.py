@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final  # Any: each recipe's own configuration
 
-from tilth.pipelines import observed, ultrafeedback, wildfeedback
+from tilth.pipelines import judge_training, observed, orbit, rationales, rubrics, ultrafeedback, wildfeedback
 from tilth.pipelines.means import Means
 from tilth.pipelines.observed import Observation, Observed
 from tilth.pipelines.planned import Planned
@@ -72,5 +72,50 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         witnesses=ultrafeedback.witnesses,
         planned=ultrafeedback.planned,
         passing=ultrafeedback.PASSING,
+    ),
+    rationales.NAME: Recipe(
+        rationales.LINEAGE,
+        rationales.rationales,
+        tables=("pairs",),
+        roles=rationales.roles,
+        writers=rationales.writers,
+        judges=rationales.judges,
+        witnesses=rationales.witnesses,
+        planned=rationales.planned,
+        passing=rationales.PASSING,
+        without_model=rationales.without_model,
+    ),
+    rubrics.NAME: Recipe(
+        rubrics.LINEAGE,
+        rubrics.rubrics,
+        tables=("pairs",),
+        roles=rubrics.roles,
+        writers=rubrics.writers,
+        judges=rubrics.judges,
+        witnesses=rubrics.witnesses,
+        planned=rubrics.planned,
+        passing=rubrics.PASSING,
+        without_model=rubrics.without_model,
+    ),
+    orbit.NAME: Recipe(
+        orbit.LINEAGE,
+        orbit.orbit,
+        tables=("pairs", "conversations"),
+        roles=orbit.roles,
+        writers=orbit.writers,
+        judges=orbit.judges,
+        witnesses=orbit.witnesses,
+        planned=orbit.planned,
+        passing=orbit.PASSING,
+    ),
+    judge_training.NAME: Recipe(
+        judge_training.LINEAGE,
+        judge_training.judge_training,
+        tables=("pairs",),
+        roles=judge_training.judges,
+        judges=judge_training.judges,
+        witnesses=judge_training.witnesses,
+        planned=judge_training.planned,
+        passing=judge_training.PASSING,
     ),
 }

@@ -7,6 +7,7 @@ the environment.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import os
@@ -26,7 +27,11 @@ from pydantic_settings import (
 )
 
 from tilth.pipelines.ask import AskConfig
+from tilth.pipelines.judge_training import JudgeTrainingConfig
 from tilth.pipelines.observed import Observed
+from tilth.pipelines.orbit import Orbit
+from tilth.pipelines.rationales import Rationales
+from tilth.pipelines.rubrics import Rubrics
 from tilth.pipelines.ultrafeedback import UltraFeedback
 from tilth.pipelines.wildfeedback import WildFeedback
 from tilth.schemas import ConfigError, NotFound
@@ -42,21 +47,24 @@ PARTS = ("model", "judge", "moderator")  # roles that `engine` plays unless `eng
 _SECRET = ("user_salt",)  # a key of its own at the top, so that no recipe's configuration spells it out
 
 
-def _model(config: type) -> type[BaseModel]:
-    """A pydantic model with the fields and defaults of a dataclass; nested dataclasses become nested models."""
+def _model(config: type, like: Any = None) -> type[BaseModel]:
+    """A pydantic model with the fields of a dataclass; nested dataclasses become nested models.
+
+    Defaults are those of `like`, an instance of the dataclass: one recipe may draw replies at another temperature than
+    the next, and a key that is left out keeps it.
+    """
     hints = typing.get_type_hints(config)
     open_fields = [f for f in dataclasses.fields(config) if f.name not in _SECRET]
-    fields: dict[str, Any] = {f.name: _field(hints[f.name], f) for f in open_fields}
+    shape = config() if like is None else like
+    fields: dict[str, Any] = {f.name: _field(hints[f.name], getattr(shape, f.name)) for f in open_fields}
     return create_model(config.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
 
 
-def _field(kind: Any, field: dataclasses.Field[Any]) -> tuple[Any, Any]:
+def _field(kind: Any, value: Any) -> tuple[Any, Any]:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        model = _model(kind)
+        model = _model(kind, value)
         return model, Field(default_factory=model)
-    if field.default_factory is not dataclasses.MISSING:
-        return kind, Field(default_factory=field.default_factory)
-    return kind, field.default
+    return kind, Field(default_factory=lambda: copy.copy(value))
 
 
 def _build(config: type, model: BaseModel) -> Any:
@@ -75,11 +83,19 @@ _ObservedModel: Any = _model(Observed)
 _SECTIONS: Mapping[str, type] = {
     "wildfeedback": WildFeedback,
     "ultrafeedback": UltraFeedback,
+    "rationales": Rationales,
+    "rubrics": Rubrics,
+    "orbit": Orbit,
+    "judge_training": JudgeTrainingConfig,
     "spur": SpurConfig,
     "classifier": ClassifierConfig,
 }
 _WildFeedbackModel: Any = _model(WildFeedback)
 _UltraFeedbackModel: Any = _model(UltraFeedback)
+_RationalesModel: Any = _model(Rationales)
+_RubricsModel: Any = _model(Rubrics)
+_OrbitModel: Any = _model(Orbit)
+_JudgeTrainingModel: Any = _model(JudgeTrainingConfig)
 _SpurModel: Any = _model(SpurConfig)
 _ClassifierModel: Any = _model(ClassifierConfig)
 _RunnerModel: Any = _model(Runner)
@@ -119,6 +135,10 @@ class Settings(BaseSettings):
     observed: _ObservedModel = Field(default_factory=_ObservedModel)  # pyright: ignore[reportInvalidTypeForm]
     wildfeedback: _WildFeedbackModel = Field(default_factory=_WildFeedbackModel)  # pyright: ignore[reportInvalidTypeForm]
     ultrafeedback: _UltraFeedbackModel = Field(default_factory=_UltraFeedbackModel)  # pyright: ignore[reportInvalidTypeForm]
+    rationales: _RationalesModel = Field(default_factory=_RationalesModel)  # pyright: ignore[reportInvalidTypeForm]
+    rubrics: _RubricsModel = Field(default_factory=_RubricsModel)  # pyright: ignore[reportInvalidTypeForm]
+    orbit: _OrbitModel = Field(default_factory=_OrbitModel)  # pyright: ignore[reportInvalidTypeForm]
+    judge_training: _JudgeTrainingModel = Field(default_factory=_JudgeTrainingModel)  # pyright: ignore[reportInvalidTypeForm]
     spur: _SpurModel = Field(default_factory=_SpurModel)  # pyright: ignore[reportInvalidTypeForm]
     classifier: _ClassifierModel = Field(default_factory=_ClassifierModel)  # pyright: ignore[reportInvalidTypeForm]
     ask: _AskModel = Field(default_factory=_AskModel)  # pyright: ignore[reportInvalidTypeForm]

@@ -1,7 +1,8 @@
 """The recipe `observed`: what users said and did in logged conversations, without a model.
 
-sources -> ingest -> assign -> mine -> pair -> settle
-           |         |         |       |       pairs, unpaired, rationales
+sources -> ingest -> assign -> mine -> pair -> settle -> rule rationales, rubrics
+           |         |         |       |       |         rationales by measured differences; what a reply must do
+           |         |         |       |       pairs, unpaired, rationales (complaints)
            |         |         |       candidates
            |         |         conversations, feedback
            |         duplicates, splits (keys only)
@@ -10,6 +11,7 @@ sources -> ingest -> assign -> mine -> pair -> settle
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,9 @@ from tilth.transforms.hygiene import SplitConfig
 from tilth.transforms.ingest import Ingest
 from tilth.transforms.pairs import PairPolicy
 from tilth.transforms.parts import Shard
+from tilth.transforms.rationales.factors import factor_agreement
+from tilth.transforms.rationales.steps import RuleRationales
+from tilth.transforms.rubrics.observed import ObservedRubrics
 from tilth.transforms.stage import Manifest, Task, numbered, outputs, parts, total
 from tilth.transforms.steps import BUCKETS, Assign, Mine, Pair, Settle
 
@@ -34,7 +39,8 @@ LINEAGE: Mapping[str, tuple[str, ...]] = {
     "pairs": ("conversations", "feedback"),
     "unpaired": ("conversations", "feedback"),
     "rationales": ("pairs", "feedback"),
-    "quarantine": ("sources", "conversations", "feedback"),
+    "rubrics": ("pairs", "rationales"),
+    "quarantine": ("sources", "conversations", "feedback", "rubrics"),
 }
 TABLES = tuple(LINEAGE)
 
@@ -108,8 +114,14 @@ def observe(
     signals = [outputs(m, "conversations", "signals") for m in logged.mined]
     paired = means.conduct(Pair(config.pairs), _tasks(signals))
     settled = settle(paired, config, logged.conversations, means.conduct)
+    pairs = [outputs(m, "pairs", "rationales") for m in settled if "pairs" in m.outputs]
+    explained = means.conduct(RuleRationales(), _tasks(pairs))
+    demanded = means.conduct(ObservedRubrics(), _tasks(pairs))
     stages = {"ingest": logged.ingested, "mine": logged.mined, "pair": paired, "settle": settled}
-    return Observation({table: _final(table, stages) for table in TABLES}, stages)
+    stages |= {"rule_rationales": explained, "rubrics": demanded}
+    return Observation(
+        {table: _final(table, stages) for table in TABLES}, stages, agreement_property(explained)
+    )
 
 
 def settle(
@@ -120,7 +132,13 @@ def settle(
 
 
 def _final(table: str, stages: Mapping[str, list[Manifest]]) -> list[Shard]:
-    where = {"conversations": ["mine"], "feedback": ["mine"], "quarantine": list(stages)}
+    where = {
+        "conversations": ["mine"],
+        "feedback": ["mine"],
+        "quarantine": list(stages),
+        "rubrics": ["rubrics"],
+    }
+    where["rationales"] = ["settle", "rule_rationales"]
     return [shard for stage in where.get(table, ["settle"]) for shard in parts(stages[stage], table)]
 
 
@@ -158,3 +176,12 @@ def quarantined(manifests: Sequence[Manifest], prefix: str = "quarantined.") -> 
     reasons = {name for manifest in manifests for name in manifest.counts if name.startswith(prefix)}
     counts = {name.removeprefix(prefix): total(manifests, name) for name in reasons}
     return dict(sorted(((k, v) for k, v in counts.items() if v), key=lambda item: (-item[1], item[0])))
+
+
+def agreement_property(explained: Sequence[Manifest]) -> dict[str, str]:
+    """How far each measured factor goes with the label, as the property `tilth.factors`; none without pairs."""
+    prefix = "factor."
+    names = {name for manifest in explained for name in manifest.counts if name.startswith(prefix)}
+    counts = {name.removeprefix(prefix): total(explained, name) for name in names}
+    rows = factor_agreement(counts).to_dicts() if counts else []
+    return {"tilth.factors": json.dumps(rows, sort_keys=True)} if rows else {}

@@ -15,7 +15,7 @@ docs/how-to/orbit.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from tilth.pipelines import rubrics
@@ -59,7 +59,7 @@ class Orbit:
 
     Args:
         seeds: a file of cases with rubrics, in HealthBench's form.
-        seed: of samples.
+        seed: of grades and of the policy's replies.
         prompts: of a dataset of conversations: which replies are asked for again: the first, the last or every one.
         writer: the role that writes criteria.
         retrieving: how many similar cases and criteria it is shown (Table 3).
@@ -166,7 +166,7 @@ def _prompts(stages: Stages, parent: Parent, config: Orbit, means: Means) -> dic
 def _requests(prompts: Mapping[str, Inputs], config: Orbit, means: Means) -> dict[str, Manifest]:
     read = means.run(ReadSeeds(config.seeds, digest_of(config.seeds)), {"000000": {}})
     seeds = outputs(read["000000"], "seeds")
-    step = OrbitRequests(replace(config.retrieving, seed=config.seed), config.retrieval)
+    step = OrbitRequests(config.retrieving, config.retrieval)
     return means.run(step, {part: {**inputs, **seeds} for part, inputs in prompts.items()})
 
 

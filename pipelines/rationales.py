@@ -12,13 +12,13 @@ In brackets: what a model is asked. Sources: RDPO (arXiv 2407.14477), CUT (2312.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from tilth.pipelines.judging import judge, purpose_of
 from tilth.pipelines.means import Inputs, Means
-from tilth.pipelines.observed import Observation, Observed
+from tilth.pipelines.observed import Observation, Observed, agreement_property
 from tilth.pipelines.planned import Planned
 from tilth.pipelines.release import Parent
 from tilth.schemas import ConfigError
@@ -54,7 +54,7 @@ class Rationales:
     """The recipe's configuration; the fields are the keys of section `rationales` in `tilth.yaml`.
 
     Args:
-        seed: of samples, and of the order in which the two replies are shown.
+        seed: of what judges say.
         kinds: what a model is asked for, of general, specific, judgment and option; none for rules alone.
         writer: the role that writes.
         writing: how rationales are drawn, and how often each.
@@ -107,10 +107,6 @@ def _protocol(config: Rationales) -> Protocol:
     return recovery_protocol(config.judging, config.seed)
 
 
-def _writing(config: Rationales) -> Writing:
-    return replace(config.writing, seed=config.seed)
-
-
 def rationales(parent: Parent, _: Observed, config: Rationales, means: Means, __: float = 1.0) -> Observation:
     """Runs the recipe over the pairs of a release. Raises what asking a model raises; finished work is kept."""
     pairs = parent.by_part()
@@ -159,7 +155,7 @@ Stages = dict[str, dict[str, Manifest]]
 def _requests(
     kind: str, pairs: Mapping[str, Inputs], config: Rationales, means: Means
 ) -> dict[str, Manifest]:
-    return means.run(RationaleRequests(kind, _writing(config)), pairs)
+    return means.run(RationaleRequests(kind, config.writing), pairs)
 
 
 def _written(
@@ -172,7 +168,7 @@ def _written(
         answers = means.answer(asked, f"rationales-{kind}", config.writer)
         told = {part: {**pairs[part], **answers[part]} for part in asked}
         stages[f"written.{kind}"] = read = means.run(
-            ReadRationales(kind, _writing(config), config.checks), told
+            ReadRationales(kind, config.writing, config.checks), told
         )
         for part, made in read.items():
             candidates[part] += tuple(made.outputs.get("candidates", ()))
@@ -211,19 +207,6 @@ def _observation(
     }
     tables["judgments"] = [shard for part in sorted(judgments) for shard in judgments[part]]
     stored = {"tilth.protocol": json.dumps(asdict(_protocol(config)), sort_keys=True)} if config.kinds else {}
-    return Observation({table: tables[table] for table in TABLES}, made, stored | agreement_property(made))
-
-
-def agreement_property(made: Mapping[str, Sequence[Manifest]]) -> dict[str, str]:
-    """How far each measured factor goes with the label, as the version's property `tilth.factors`."""
-    from tilth.transforms.rationales.factors import factor_agreement
-
-    prefix = "factor."
-    counts: dict[str, int] = {}
-    for manifest in (one for stage in made.values() for one in stage):
-        for name, count in manifest.counts.items():
-            if name.startswith(prefix):
-                key = name.removeprefix(prefix)
-                counts[key] = counts.get(key, 0) + count
-    rows = factor_agreement(counts).to_dicts()
-    return {"tilth.factors": json.dumps(rows, sort_keys=True)} if rows else {}
+    return Observation(
+        {table: tables[table] for table in TABLES}, made, stored | agreement_property(made["rule_rationales"])
+    )

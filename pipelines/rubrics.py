@@ -72,7 +72,7 @@ class Rubrics:
     """The recipe's configuration; the fields are the keys of section `rubrics` in `tilth.yaml`.
 
     Args:
-        seed: of samples, and of the order in which replies are shown.
+        seed: of grades and of the policy's replies.
         sources: where criteria come from: constraints of the request (rules), users' complaints, users' preferences,
             contrast of the two replies of a pair (a model), the prompt alone (`model`).
         writer: the role that writes criteria.
@@ -234,7 +234,7 @@ def _criteria(
         asked = _requests(source, prompts, config, means)
         answers = means.answer(asked, f"criteria-{source}", config.writer)
         told = {part: {**prompts[part], **answers[part]} for part in asked}
-        stages[f"criteria.{source}"] = means.run(ReadCriteria(source, _writing(config)), told)
+        stages[f"criteria.{source}"] = means.run(ReadCriteria(source, config.writing), told)
     found = [made for name, made in stages.items() if name == "rule_criteria" or name.startswith("criteria.")]
     every = {part: tuple(parts([made[part] for made in found], "criteria")) for part in prompts}
     stages["merge_criteria"] = one = means.run(
@@ -243,14 +243,10 @@ def _criteria(
     return {part: {**prompts[part], **outputs(made, "criteria")} for part, made in one.items()}
 
 
-def _writing(config: Rubrics) -> WritingCriteria:
-    return replace(config.writing, seed=config.seed)
-
-
 def _requests(
     source: str, prompts: Mapping[str, Inputs], config: Rubrics, means: Means
 ) -> dict[str, Manifest]:
-    return means.run(CriteriaRequests(source, _writing(config)), prompts)
+    return means.run(CriteriaRequests(source, config.writing), prompts)
 
 
 def _rollouts(

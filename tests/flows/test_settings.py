@@ -170,3 +170,13 @@ def test_parts_without_an_entry_are_played_by_the_engine() -> None:
     """Judge and moderator are no models' names: without an entry the engine's own model plays them."""
     settings = load(options={"engine": {"model": "large"}})
     assert {settings.role(part).model for part in ("model", "judge", "moderator")} == {"large"}
+
+
+def test_a_key_that_is_left_out_keeps_the_default_of_its_recipe() -> None:
+    """Judges are asked five times at temperature 1 for training data, whoever is named; a policy's replies differ."""
+    told = load(
+        options={"judge_training": {"judging": {"judges": ["other"]}}, "rubrics": {"replies": {"top_p": 0.9}}}
+    )
+    judging, replies = told.section("judge_training").judging, told.section("rubrics").replies
+    assert (judging.judges, judging.evidences, judging.temperature) == (("other",), 5, 1.0)
+    assert (replies.top_p, replies.temperature) == (0.9, 1.0)
