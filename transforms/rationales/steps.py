@@ -129,7 +129,8 @@ class RecoverItems:
 class SettleRationales:
     """Keeps the rationales from which the panel recovers the label, one for each pair, kind and side.
 
-    Inputs: `pairs`, `candidates`, `links`, `judgments`. Writes final `rationales` and `quarantine`.
+    Inputs: `pairs`, `candidates`, `links`, `judgments`. Writes final `rationales` and `quarantine`; other samples that
+    the one kept stands for are counted.
     """
 
     protocol: Protocol
@@ -150,6 +151,7 @@ class SettleRationales:
             kept = ranked(kept, overlap_scores(kept, rows_of(task, "pairs")))
         out.write("rationales", kept)
         out.write("quarantine", pl.concat([set_aside(silent), set_aside(voted.dropped)]))
+        out.count("rationales.merged", voted.merged)
 
 
 def _candidates(task: Task) -> pl.DataFrame:
