@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.schemas import ConfigError, TilthError
@@ -133,6 +133,7 @@ def test_what_a_program_checks_is_left_to_it() -> None:
     assert judge_requests(nothing.items, ONE).requests.is_empty()
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_neither_order_nor_repetition_of_rows_changes_what_is_asked(draw: random.Random) -> None:
     """Criteria and replies that are there twice count once."""
@@ -215,6 +216,12 @@ def test_yes_no_and_silence_become_true_false_and_null() -> None:
     assert {name: n for name, n in measure("judgments", rows).counts.items() if n} == {"failed": 1}
 
 
+def test_a_failed_judgment_says_nothing_whatever_scores_it_bears() -> None:
+    """Its verdict decides, not what is left of its answer."""
+    rows = judged(GRADED, {}).with_columns(verdict=pl.lit("failed"))
+    assert set(grades_of(GRADED.links, rows)["met"]) == {None}
+
+
 @pytest.mark.parametrize(
     ("said", "met"),
     [
@@ -246,6 +253,7 @@ def test_each_judge_of_a_panel_has_its_own_grade() -> None:
     assert grades.height == 10
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.sampled_from([1, 0, None, "failed"]), min_size=10, max_size=10),
     st.sets(st.integers(0, 9)),
@@ -317,7 +325,8 @@ def test_what_programs_found_stands_in_the_table_of_judgments() -> None:
 
 def test_grades_of_judges_are_no_findings_of_programs() -> None:
     """They stand in the table already; order and repetition change nothing."""
-    grades = pl.DataFrame([grade(False), grade(True, "judge")], schema=GRADES)
+    other = grade(True, "judge", "Peas are fish.")
+    grades = pl.DataFrame([grade(False), other], schema=GRADES)
     rows = program_judgments(grades, REPLIES_)
     assert rows["scores"].to_list() == [[0.0]]
     assert program_judgments(pl.concat([grades.reverse(), grades]), REPLIES_.reverse()).equals(rows)
