@@ -44,7 +44,7 @@ from tilth.transforms.rubrics.orbit_steps import (
     ReadSeeds,
     RolloutRequests,
 )
-from tilth.transforms.rubrics.retrieval import Retrieval
+from tilth.transforms.rubrics.retrieval import Retrieval, nearest
 from tilth.transforms.rubrics.rollouts import rollout_places
 from tilth.transforms.rubrics.seeds import SEEDS, criterion_pool, digest_of, read_seeds
 from tilth.transforms.stage import Output, Step, Task
@@ -182,16 +182,17 @@ def test_a_seed_that_is_the_same_case_is_never_shown() -> None:
 
 
 def test_ideas_that_similar_cases_call_for_come_first() -> None:
-    """Of criteria equally like the prompt, the one that is also like its nearest cases is ranked before the other."""
+    """A criterion that is like the prompt and its nearest case is ranked before one that is liker the prompt alone."""
     seeds = seeds_table(
         a=("a kettle that leaks hot steam", {"x": 1}),
-        b=("zinc", {"Names the kettle, blue paint.": 1, "Names the kettle, hot steam.": 1}),
+        b=("zinc", {"Names the kettle, ink.": 1, "Names the kettle, hot steam.": 1}),
     )
     config = Retrieving(cases=1, exemplars=1, criteria=2, shown=2)
     found = found_for(prompts_of("my kettle"), seeds, config, TFIDF)
     texts = dict(criterion_pool(seeds).select("criterion_id", "criterion").iter_rows())
     ideas = [texts[id_] for id_ in found["criterion_ids"][0]]
-    assert ideas == ["Names the kettle, hot steam.", "Names the kettle, blue paint."]
+    assert ideas == ["Names the kettle, hot steam.", "Names the kettle, ink."]
+    assert nearest(["my kettle"], ideas, 2)["document"].to_list() == [1, 0]
 
 
 @pytest.mark.slow

@@ -47,7 +47,6 @@ def rubric_pairs(
 
 def _named(pairs: pl.DataFrame, judgments: pl.DataFrame) -> pl.DataFrame:
     by_model = judgments.filter(pl.col("method") != "rules").get_column("id").unique()
-    # A reply that nobody graded may have the text of one that was, and stand in the pair as the same reply.
-    named = pairs.with_columns(pl.col("judgment_ids").list.drop_nulls(), origin=pl.lit(ORIGIN))
     asked = pl.col("judgment_ids").list.set_intersection(by_model.implode()).list.len() > 0
-    return named.with_columns(method=pl.when(asked).then(pl.lit("model")).otherwise(pl.lit("rules")))
+    method = pl.when(asked).then(pl.lit("model")).otherwise(pl.lit("rules"))
+    return pairs.with_columns(origin=pl.lit(ORIGIN), method=method)

@@ -94,7 +94,7 @@ class Filtered(NamedTuple):
 def pass_rates(grades: pl.DataFrame, min_score: float = 0.5) -> pl.DataFrame:
     """`RATES`: of each criterion of `GRADES`, the share of replies that `min_score` of the judges say meet it.
 
-    What could not be told takes no part, as no pass and as no fail; a grade that is there twice counts once.
+    What could not be told takes no part: it is no pass and no fail. Several grades of one judge count as their mean.
     """
     cells = _cells(grades)
     passed = (pl.col("share") >= min_score - 10.0**-_DIGITS).mean()
@@ -191,7 +191,7 @@ def _scored(scores: pl.DataFrame) -> pl.DataFrame:
 
 def _cells(grades: pl.DataFrame) -> pl.DataFrame:
     """`prompt_id`, `criterion_id`, `response_id`, and the `share` of judges who say that it is met."""
-    told = grades.filter(pl.col("met").is_not_null()).unique()
+    told = grades.filter(pl.col("met").is_not_null())
     cell = ["prompt_id", "criterion_id", "response_id"]
     by_judge = told.group_by(*cell, "judge").agg(pl.col("met").mean())
     return by_judge.group_by(cell).agg(share=pl.col("met").mean())
