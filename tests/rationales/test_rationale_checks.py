@@ -90,6 +90,7 @@ def test_the_judge_of_these_tests_has_no_favourite_place() -> None:
         ("for 8 minutes", None),
         ("Boil eggs", None),
         ("water They", None),
+        ("wa ter", None),
         ("", None),
         (' "" ', None),
         (".*", None),
@@ -143,6 +144,7 @@ def test_evidence_of_an_unknown_side_or_none_at_all_is_not_found() -> None:
     ("said", "stands"),
     [
         ('It says "cold water." and stops, which helps.', True),
+        ('It says "Boil the eggs," and how long.', True),
         ("It says “Boil the eggs … cold water”, which helps.", True),
         ("It says ‘don't they’ at the end, which is odd.", True),
         ("It says 'Boil the eggs', and the eggs' shells come off.", True),
@@ -256,7 +258,7 @@ def test_what_the_request_calls_option_b_may_be_called_so() -> None:
 def test_quotation_marks_hide_no_position() -> None:
     """A place in quotation marks that the replies do not say is a leak, or a quotation of nothing."""
     assert names_position('so "Response A" it is')
-    assert fault(text=f"{FITS} It is clear that 'A' is better.") == "names_position"
+    assert fault(text=f"{FITS} It is clear that 'B' is better.") == "names_position"
     assert fault(text=f'"Response A" it is. {FITS}') == "evidence_not_found"
 
 
@@ -271,6 +273,33 @@ def test_a_leak_planted_in_a_good_rationale_is_caught(id: str, leak: str, frame:
     (row,) = GOOD.filter(pl.col("id") == id).iter_rows(named=True)
     text = frame.format(leak=leak, text=row["text"])
     assert faults(as_rationales({**row, "text": text}), PAIRS)["reason"].to_list() == ["names_position"]
+
+
+def test_a_place_that_a_reply_names_itself_may_be_quoted() -> None:
+    """What stands in a quotation is the reply's own; the same words outside of it are a leak."""
+    drill = pair(
+        "drill",
+        "Was I right?",
+        "Your second answer is right, the first answer is not.",
+        "I can't say, sadly.",
+    )
+    rows = as_rationales(
+        *(
+            {
+                "id": id,
+                "pair_id": drill["id"],
+                "kind": "general",
+                "text": f"It settles that {words} a clear line.",
+            }
+            for id, words in (
+                ("quoted", '"the first answer is not" right,'),
+                ("own", "the first answer is not right,"),
+            )
+        )
+    )
+    assert faults(rows, as_pairs(drill)).rows() == [
+        ("own", "names_position", "calls a reply by its place or label")
+    ]
 
 
 # Copies, and texts that say nothing
@@ -298,7 +327,7 @@ def test_a_short_reply_can_be_copied_too() -> None:
         "Sydney, I think.",
     )
     rows = as_rationales(
-        {"id": "r", "pair_id": short["id"], "kind": "general", "text": "it is Canberra in the south"}
+        {"id": "r", "pair_id": short["id"], "kind": "general", "text": "Canberra, in the south-east"}
     )
     assert faults(rows, as_pairs(short)).get_column("reason").to_list() == ["copies_reply"]
 

@@ -87,7 +87,7 @@ def ranked(rationales: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
 def combined(rows: pl.DataFrame, rule: Rule, threshold: float = 0.5, separator: str = "\n\n") -> pl.DataFrame:
     """`rows` with the `text` that a reader is given, and `which` that is: written, retrieved or both; null for neither.
 
-    A context is good when its score is over `threshold`; without a score, or without words, it is not. The rules:
+    A context is good when its score is over `threshold`; without a score it is not. The rules:
 
     - concatenation: both, whatever the scores;
     - over_threshold: those that are good, both where neither is;
@@ -109,9 +109,7 @@ def combined(rows: pl.DataFrame, rule: Rule, threshold: float = 0.5, separator: 
     if rule not in RULES:
         raise ConfigError("rule of combining contexts", found=rule, wanted=", ".join(RULES))
     there = [pl.col(name).str.strip_chars().fill_null("") != "" for name in _CONTEXTS]
-    written, retrieved = (
-        has & (_score(name) > threshold) for has, name in zip(there, _CONTEXTS, strict=True)
-    )
+    written, retrieved = (_score(name) > threshold for name in _CONTEXTS)
     one = pl.when(written & ~retrieved).then(_WRITTEN).when(retrieved & ~written).then(_RETRIEVED)
     meant = {
         "concatenation": _BOTH,
