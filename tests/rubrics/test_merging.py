@@ -53,6 +53,7 @@ def test_white_space_and_case_make_no_other_criterion() -> None:
     found = merged(criteria({"description": one, "weight": 3.0}, {"description": other, "weight": 5.0}))
     assert texts(found.kept) == ["names the capital."]
     assert found.kept["weight"].to_list() == [5.0]
+    assert texts(merged(criteria({"description": one})).kept) == ["Names the capital."]
     assert reasons(found.dropped) == ["duplicate"]
 
 
@@ -87,14 +88,31 @@ def test_near_duplicates_unite_what_they_rest_on() -> None:
             {"description": "Recommends the aspirin tablets", "weight": -1.0},
         ),
         (
+            {
+                "description": "Tells the reader where the train to Delmouth leaves and how to buy a ticket for it"
+            },
+            {
+                "description": "Tells the reader where the bus to Delmouth leaves and how to buy a ticket for it"
+            },
+        ),
+        (
             {"description": "Keeps to the length that was asked for here", "program": LIMIT},
             {"description": "Keeps to the length that was asked for there", "program": OTHER},
         ),
     ],
 )
 def test_what_differs_in_sense_stays_apart(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Numbers, negations, signs and programs make two criteria of texts that are nearly equal."""
+    """Numbers, negations, signs, programs and an exchanged word make two criteria of texts that are nearly equal."""
     assert merged(criteria(one, other), Merging(max_likeness=0.3)).kept.height == 2
+
+
+def test_endings_and_small_words_make_no_other_criterion() -> None:
+    """What differs in inflection and function words alone is one criterion, at a likeness that allows it."""
+    rows = [
+        {"description": text}
+        for text in ("Cites the source of every figure", "Cites a source of every figures")
+    ]
+    assert merged(criteria(*rows), Merging(max_likeness=0.3)).kept.height == 1
 
 
 def test_equal_programs_are_one_criterion() -> None:

@@ -233,6 +233,10 @@ def test_rubrics_that_cannot_be_read(tmp_path: Path, row: Any, found: str) -> No
         ({"prompt_id": "lost", "criterion": 0, "met": True}, "a prompt_id that the rubrics do not have"),
         ({"prompt_id": "h1", "criterion": 4, "met": True}, "no such criterion"),
         ({"prompt_id": "h1", "criterion": SECRET, "met": True}, "no such criterion"),
+        (
+            {"prompt_id": "h1", "rubric_items": graded([{"criterion": SECRET, "points": 1}], [True])},
+            "no such criterion",
+        ),
         ({"prompt_id": "h1", "criterion": 0, "met": SECRET}, "met that is neither"),
         ({"prompt_id": "h1", "criterion": 0, "met": 0.5}, "met that is neither"),
     ],

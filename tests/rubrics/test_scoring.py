@@ -138,6 +138,7 @@ def test_judges_vote_and_programs_decide_alone() -> None:
     assert panel(found).equals(found)
     torn = pl.concat([graded(criteria, [True] * 3), graded(criteria, [False] * 3)])
     assert panel(torn)["met"].to_list() == [None] * 3
+    assert panel(pl.concat([torn, torn.head(3)]))["met"].to_list() == [None] * 3
 
 
 marks = st.lists(

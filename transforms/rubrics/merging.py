@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple  # Any: values of rows
 
 import orjson
@@ -14,11 +15,12 @@ import polars as pl
 from tilth.schemas import ConfigError, Reason
 from tilth.transforms.pairs.candidates import DROPPED
 from tilth.transforms.rubrics.criteria import CRITERIA, criteria_rows
-from tilth.transforms.rubrics.likeness import Grams, grams, likeness, words
+from tilth.transforms.rubrics.likeness import Grams, content_words, grams, likeness, words
 
 SOURCE: Final = "rubrics"
 PAYLOAD_CHARS: Final = 16_384  # at most 64 KiB as UTF-8
 Row = dict[str, Any]
+_ENDING: Final = re.compile(r"(?<=\w{3})(?:ing|ed|es|s|e|ly)$")
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _TURNS: Final = frozenset(  # words that turn a sense round, by which texts may differ in nothing else
     words(
@@ -35,7 +37,7 @@ class Merging:
     Args:
         max_likeness: criteria whose words are at least so alike (mean Jaccard of 1-grams and 2-grams) say the same;
             1 merges only equal sets of words. Never those of opposite signs, with other numbers, other negations or
-            other programs.
+            other programs, nor where one word of content took the place of another.
         max_criteria: the heaviest stay; 0 for all.
         max_weight: heavier ones, mistakes too, weigh so much (10 is the bound of HealthBench and RubricHub).
     """
@@ -121,23 +123,34 @@ def _groups(rows: pl.DataFrame) -> Iterable[list[Row]]:
         yield group.to_dicts()
 
 
+class _Sense(NamedTuple):
+    """What a text says, as far as its words tell."""
+
+    numbers: tuple[str, ...]
+    turns: tuple[str, ...]
+    stems: frozenset[str]
+    grams: Grams
+
+
+@lru_cache(maxsize=4096)  # rules say the same of many prompts
+def _sense(text: str) -> _Sense:
+    tokens = words(text)
+    turns = tuple(sorted(word for word in tokens if word in _TURNS))
+    stems = frozenset(_ENDING.sub("", word) for word in content_words(text))
+    return _Sense(tuple(sorted(_NUMBER.findall(text))), turns, stems, grams(tokens))
+
+
 @dataclass(slots=True)
 class _Said:
     """A criterion that stays, and those that say the same."""
 
     row: Row
     text: str
-    numbers: tuple[str, ...]
-    turns: tuple[str, ...]
-    grams: Grams
     others: list[Row]
 
 
 def _said(row: Row) -> _Said:
-    text = row["description"].lower()
-    tokens = words(text)
-    turns = tuple(sorted(word for word in tokens if word in _TURNS))
-    return _Said(row, text, tuple(sorted(_NUMBER.findall(text))), turns, grams(tokens), [])
+    return _Said(row, row["description"].lower(), [])
 
 
 def _merge(group: list[Row], config: Merging) -> tuple[list[Row], list[dict[str, object]]]:
@@ -179,9 +192,14 @@ def _same(one: _Said, other: _Said, max_likeness: float) -> bool:
     programs = {row["program"] for row in (one.row, other.row)}
     if one.text == other.text or (len(programs) == 1 and None not in programs):
         return True
-    if None not in programs or (one.numbers, one.turns) != (other.numbers, other.turns):
+    return None in programs and _alike(_sense(one.text), _sense(other.text), max_likeness)
+
+
+def _alike(one: _Sense, other: _Sense, max_likeness: float) -> bool:
+    if (one.numbers, one.turns) != (other.numbers, other.turns):
         return False
-    return likeness(one.grams, other.grams) >= max_likeness
+    exchanged = one.stems - other.stems and other.stems - one.stems
+    return not exchanged and likeness(one.grams, other.grams) >= max_likeness
 
 
 def _united(said: _Said) -> Row:
