@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -284,6 +285,17 @@ def test_tau_by_hand() -> None:
     assert table["headings"]["tau"] is None
     assert "constraints_met" not in table
     assert factor_agreement({}).is_empty()
+
+
+def test_the_reference_lists_every_factor() -> None:
+    """docs/reference/factors.md has a line for each factor, in order, with the direction that it has here."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "reference" / "factors.md"
+    lines = [
+        line.split("|") for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
+    ]
+    words = {1: "better", -1: "worse", None: "neither"}
+    told = {cells[1].strip(" `"): cells[-2].strip() for cells in lines}
+    assert list(told.items()) == [(name, words[factor.direction]) for name, factor in FACTORS.items()]
 
 
 def test_other_kinds_are_in_no_count() -> None:
