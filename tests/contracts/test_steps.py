@@ -32,6 +32,7 @@ from tilth.transforms.inference.prompts import Prompt
 from tilth.transforms.inference.render import ReadRows, Render
 from tilth.transforms.inference.worker import Account
 from tilth.transforms.ingest import Ingest, expand, plan, read
+from tilth.transforms.judging.curation_steps import JudgeTraining, LabelItems
 from tilth.transforms.judging.evaluation import AnswerRequests, Match, ReadAnswers
 from tilth.transforms.judging.protocol import Judging
 from tilth.transforms.judging.steps import JudgeRequests, ReadJudgments
@@ -62,9 +63,37 @@ from tilth.transforms.rating_steps import (
     SeatMatches,
     UniquePrompts,
 )
+from tilth.transforms.rationales.steps import (
+    RationaleRequests,
+    ReadRationales,
+    RecoverItems,
+    RuleRationales,
+    SettleRationales,
+)
 from tilth.transforms.responses.candidates import Replying
 from tilth.transforms.responses.comparisons import Compared
 from tilth.transforms.responses.moderation import Moderation
+from tilth.transforms.rubrics.observed import ObservedRubrics
+from tilth.transforms.rubrics.orbit_steps import (
+    OrbitRequests,
+    ReadOrbit,
+    ReadRollouts,
+    ReadSeeds,
+    RolloutRequests,
+)
+from tilth.transforms.rubrics.passrates import PassRates
+from tilth.transforms.rubrics.steps import (
+    CriteriaRequests,
+    GatherComplaints,
+    GradeItems,
+    MergeCriteria,
+    PairByRubric,
+    PlacedPrompts,
+    ReadCriteria,
+    RuleCriteria,
+    SettleRubrics,
+    Sides,
+)
 from tilth.transforms.selection.representatives import Representatives
 from tilth.transforms.stage import Stage, Step, Task
 from tilth.transforms.steps import Assign, Mine, Pair, Settle
@@ -117,7 +146,34 @@ SPUR: list[Step] = [
     ScoreRequests(_RUBRIC),
     ReadScores(_RUBRIC, "model@1"),
 ]
-STEPS = [*OBSERVED, *FEEDBACK, *RESPONSES, *JUDGING, *RATING, *SPUR]
+REASONS: list[Step] = [
+    RuleRationales(),
+    RationaleRequests("general"),
+    ReadRationales("general"),
+    RecoverItems(),
+    SettleRationales(_PROTOCOL),
+    LabelItems(),
+    JudgeTraining(_PROTOCOL),
+]
+RUBRICS: list[Step] = [
+    Sides(),
+    PlacedPrompts("observed.conversations@2026.11.21.1"),
+    GatherComplaints(),
+    RuleCriteria(("constraints",)),
+    CriteriaRequests("contrast"),
+    ReadCriteria("contrast"),
+    MergeCriteria(),
+    GradeItems(),
+    SettleRubrics(pass_rates=PassRates()),
+    PairByRubric(),
+    ObservedRubrics(),
+    ReadSeeds("seeds.jsonl", "0" * 32),
+    OrbitRequests(),
+    ReadOrbit(),
+    RolloutRequests("small"),
+    ReadRollouts("small", "model@1"),
+]
+STEPS = [*OBSERVED, *FEEDBACK, *RESPONSES, *JUDGING, *RATING, *SPUR, *REASONS, *RUBRICS]
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "samples" / "logs"
 
