@@ -200,6 +200,7 @@ def test_words_in_quotation_marks_stand_somewhere(said: str, stands: bool) -> No
         "First response is right",
         "it fails, while A is better",
         "the last reply is right",
+        "in short, the second is better",
         "Model A's tone is right",
         "the 2nd reply is right",
         "the THIRD answer is right",
@@ -253,6 +254,12 @@ def test_what_the_request_calls_option_b_may_be_called_so() -> None:
     assert not names_position("It rightly picks option B, since plants take up carbon dioxide", quiz)
     assert names_position("It rightly picks option C, since plants take up carbon dioxide", quiz)
     assert names_position("Response B is right", "Compare Response A and Response B")
+
+
+def test_an_ordinal_without_a_noun_is_a_reply_where_nothing_else_was_named() -> None:
+    """What begins with "the second" can mean only a reply; later in a text it may mean anything."""
+    assert names_position("The second gives no dates")
+    assert not names_position("It names two towns. The second gives its name to a cheese")
 
 
 def test_quotation_marks_hide_no_position() -> None:
