@@ -1,7 +1,7 @@
 """Limits of length and number in a request: "in at most 100 words", "3 bullet points", "a 500-word essay", "5 tips".
 
-A plain number of words or characters is meant roughly: 10 % either way, 20 % after "about", none after "exactly" and none up
-to 20. Other units are meant as they stand; after "about", one either way.
+A plain number of words or characters is meant roughly: 10 % either way, 20 % after "about", none after "exactly" and
+none up to 20. Other units are meant as they stand; after "about", one either way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Final, NamedTuple
 
 from tilth.transforms.rubrics.constraint_text import Sentence
 
-_SMALL: Final = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"  # noqa: E501
+_SMALL: Final = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    " sixteen seventeen eighteen nineteen twenty"
+)  # noqa: E501
 _TENS: Final = "thirty forty fifty sixty seventy eighty ninety"
 NUMBERS: Final = {
     **{word: value for value, word in enumerate(_SMALL.split(), 1)},
@@ -51,36 +54,49 @@ _ADJECTIVES: Final = (
     r"coherent|english|total|unique|distinct|rhyming|relevant|more|further|well-written|small|medium|quick)[ ,]{1,2})"
 )
 _MOST: Final = (
-    r"at (?:the )?(?:most|max(?:imum)?)|(?:no|not|never) (?:more|longer|greater|bigger|larger) than|(?:a )?max(?:imum)?(?: (?:of|length|limit)){0,2}[: ]?|"
-    r"up to|limit(?:ed)? (?:it |this |that |your \w+ |the \w+ )?to|within|(?:not|n't|to not|never) exceed(?:ing)?|not (?:to )?exceed(?:ing)?"
+    r"at (?:the )?(?:most|max(?:imum)?)|(?:no|not|never) (?:more|longer|greater|bigger|larger) than|"
+    r"(?:a )?max(?:imum|\.)?(?: (?:of|length|limit)){0,2}[: ]?|"
+    r"up to|limit(?:ed)? (?:it |this |that |your \w+ |the \w+ )?to|within|(?:not|n't|to not|"
+    r"never) exceed(?:ing)?|not (?:to )?exceed(?:ing)?"
 )
 _UNDER: Final = r"under|below|(?:less|fewer|shorter) than"
-_LEAST: Final = r"at (?:the )?(?:least|minimum)|(?:no|not) (?:less|fewer|shorter) than|(?:a )?min(?:imum)?(?: (?:of|length)){0,2}[: ]?"
+_LEAST: Final = (
+    r"at (?:the )?(?:least|minimum)|(?:no|not) (?:less|fewer|shorter) than|"
+    r"(?:a )?min(?:imum|\.)?(?: (?:of|length)){0,2}[: ]?"
+)
 _OVER: Final = r"more than|over|longer than|above|exceeding|greater than"
 _ABOUT: Final = r"about|around|approximately|approx\.?|roughly|circa|close to|near(?:ly)?|some|~|almost"
 _EXACT: Final = r"exactly|precisely|only|just|strictly"
 _COUNT: Final = re.compile(
-    rf"(?<![\w$€£.,-])(?:(?P<most>{_MOST})|(?P<under>{_UNDER})|(?P<least>{_LEAST})|(?P<over>{_OVER})|(?P<about>{_ABOUT})|"
-    rf"(?P<exact>{_EXACT}))? ?(?:(?P<low>between )?(?P<first>{NUMBER})(?P<plus>\+)?(?: ?(?:-|to|and|or) ?(?P<second>{NUMBER}))?)"
+    rf"(?<![\w$€£.,-])(?:(?P<most>{_MOST})|(?P<under>{_UNDER})|(?P<least>{_LEAST})|(?P<over>{_OVER})|"
+    rf"(?P<about>{_ABOUT})|"
+    rf"(?P<exact>{_EXACT}))? ?(?:(?P<low>between )?(?P<first>{NUMBER})(?P<plus>\+)?(?: ?(?:-|to|and|"
+    rf"or) ?(?P<second>{NUMBER}))?)"
     rf"(?P<hyphen>[- ]|  )?{_ADJECTIVES}{{0,3}}(?:{_UNIT})(?![\w-])"
-    rf"(?P<after> (?:or|and) (?:less|fewer|under|below|shorter|more|longer|above)\b|,? (?:at (?:the )?)?(?:max(?:imum)?|most|min(?:imum)?|least)\b)?"
+    rf"(?P<after> (?:or|and) (?:less|fewer|under|below|shorter|more|longer|above)\b|"
+    rf",? (?:at (?:the )?)?(?:max(?:imum)?|most|min(?:imum)?|least)\b)?"
 )
 _THING: Final = (
     r"(?:answer|response|reply|output|summary|essay|story|article|poem|post|text|description|letter|e-?mail|message|"
     r"paragraph|review|report|explanation|tweet|speech|blog(?: post)?|introduction|bio|abstract|synopsis|script|song|"
-    r"caption|title|slogan|pitch|note|ad|statement|haiku|riddle|joke|tale|list|overview|definition|result|whole thing|analysis|"
-    r"cover letter|memo|proposal|scene|monologue|dialogue|narrative|press release|paper|piece|review|quote|toast|eulogy)"
+    r"caption|title|slogan|pitch|note|ad|statement|haiku|riddle|joke|tale|list|overview|definition|result|"
+    r"whole thing|analysis|"
+    r"cover letter|memo|proposal|scene|monologue|dialogue|narrative|press release|paper|piece|review|quote|"
+    r"toast|eulogy)"
 )
 _VERB: Final = (
-    r"(?:write|compose|generate|create|draft|produce|make|provide|prepare|craft|give|need|want|like|tell|send|use|include|"
+    r"(?:write|compose|generate|create|draft|produce|make|provide|prepare|craft|give|need|want|like|tell|send|"
+    r"use|include|"
     r"have|add|contain|with|output|return|be|keep|consists? of|get|present|need to be|containing|using|including)"
 )
 _PREPOSITION: Final = re.compile(r"(?:^|\b)(?:in|within|with|using|into|to|of|as|under)\W*$")
 _OBJECT: Final = re.compile(
-    rf"\b{_VERB}(?: me| us| it| this| that| your {_THING}| the {_THING})?(?: to| at| up| be| with| have)?(?: a| an| the)?\W*$"
+    rf"\b{_VERB}(?: me| us| it| this| that| your {_THING}| the {_THING})?(?: to| at| up| be| with| have)?(?: a|"
+    rf" an| the)?\W*$"
 )
 _SUBJECT: Final = re.compile(
-    rf"\b(?:it|this|that|they|(?:the|your|my) (?:\w+ )?{_THING}|you|length|limit)\b(?: \w+){{0,3}}? (?:should|must|needs? to|has to|have to|can|may|shall|will|is to|cannot|can't|shouldn't|mustn't|not)"
+    rf"\b(?:it|this|that|they|(?:the|your|my) (?:\w+ )?{_THING}|you|length|limit)\b(?: \w+){{0,3}}? (?:should|"
+    rf"must|needs? to|has to|have to|can|may|shall|will|is to|cannot|can't|shouldn't|mustn't|not)"
     rf"(?: \w+){{0,5}}?\W*$"
     r"|\b(?:so (?:that )?(?:it|they)|that|which)(?: is| are|'s|'re)(?: \w+){0,2}\W*$"
 )
@@ -90,13 +106,16 @@ _STATES: Final = re.compile(
 _NEGATED: Final = re.compile(r"(?:\bnot|n't|\bnever|\bwithout)\b[^,.;]{0,25}$")
 _PART: Final = re.compile(
     r"\b(?:each|every|per|first|second|third|last|final|(?:with|and|its|plus|including|has|have|a|the) (?:\w+ )?"
-    r"(?:title|subject line|subject|headline|introduction|intro|conclusion|caption|tagline|hook|ending|opening))\b[^,.;]{0,40}$"
+    r"(?:title|subject line|subject|headline|introduction|intro|conclusion|caption|tagline|hook|ending|"
+    r"opening))\b[^,.;]{0,40}$"
 )
 _ARTICLED: Final = re.compile(
-    r"\b(?:my|your previous|the|these|those|his|her|their|first|last|top|next|all|of the|any|another|other|following)\W*$"
+    r"\b(?:my|your previous|the|these|those|his|her|their|first|last|top|next|all|of the|any|another|other|"
+    r"following)\W*$"
 )
 _EACH: Final = re.compile(
-    r"\W{0,3}(?:(?:long|max|maximum|or (?:less|more|fewer)|in length)\W{0,2})?\b(?:each|per|apiece|for each|for every|every|of code|of text (?:from|in)|of (?:the|this|my)|apart|from|a (?:day|week|month|minute))\b"
+    r"\W{0,3}(?:(?:long|max|maximum|or (?:less|more|fewer)|in length)\W{0,2})?\b(?:each|per|apiece|for each|"
+    r"for every|every|of code|of text (?:from|in)|of (?:the|this|my)|apart|from|a (?:day|week|month|minute))\b"
 )
 _LISTED_WORDS: Final = re.compile(
     r"\W?(?:that|which|start|end|rhym|related|describ|mean|to |for |with|synonym|containing|associated|in \w+ that)"
@@ -109,7 +128,7 @@ _FRAGMENT_END: Final = re.compile(
 )
 _LEAD: Final = re.compile(r"^\W*(?:no [^.]{1,40},\W*)?$")
 _QUESTION: Final = re.compile(
-    r"^\W*(?:(?:so|and|ok|okay|hi|hello|hey)\W+)?(?:what|who|when|where|which|why|how (?:is|are|does|did|was|were))\b"
+    r"^\W*(?:(?:so|and|ok|okay|hi|hello|hey)\W+)?(?:in [^,]{3,30}, )?(?:what|who|when|where|which|why|how (?:is|are|does|did|was|were))\b"
 )
 _ANSWERING: Final = re.compile(r"(?:\bin|\busing|\bwith)\W*$")
 
@@ -121,6 +140,11 @@ class Found(NamedTuple):
     arguments: dict[str, object]
     start: int
     end: int
+
+
+def inquires(sentence: Sentence) -> bool:
+    """Whether a sentence asks for information: who, what, why, how something is."""
+    return _QUESTION.match(sentence.text) is not None
 
 
 def number_of(text: str) -> int:
@@ -157,7 +181,7 @@ def _limits_reply(sentence: Sentence, found: re.Match[str], *, asked: bool) -> b
         return False
     if sentence.question and not sentence.asks:
         return bool(
-            _QUESTION.match(sentence.text) and _ANSWERING.search(before) and not after.strip(" ?!.\n")
+            inquires(sentence) and _ANSWERING.search(before) and not after.strip(" ?!.\n")
         ) or not before.strip(" \n\t,.:-in")
     if _SUBJECT.search(before) or _STATES.search(before):
         return True
@@ -223,25 +247,32 @@ def _exactly(unit: str, count: int, *, about: bool, exact: bool) -> list[tuple[s
 _ENTRY: Final = (
     "examples|ideas|tips|ways|reasons|options|suggestions|names|titles|facts|steps|questions|quotes|recommendations|"
     "alternatives|advantages|disadvantages|benefits|pros|cons|differences|similarities|causes|effects|types|kinds|"
-    "strategies|techniques|methods|books|movies|films|songs|recipes|activities|words|things|places|countries|cities|topics|"
+    "strategies|techniques|methods|books|movies|films|songs|recipes|activities|words|things|places|countries|"
+    "cities|topics|"
     "headlines|slogans|taglines|jokes|synonyms|antonyms|exercises|hobbies|skills|keywords|use cases|features|events|"
     "people|animals|games|hashtags|arguments|points|subject lines|variations|versions|scenarios|applications|factors|"
     "characteristics|principles|rules|lessons|habits|dishes|restaurants|companies|podcasts|artists|authors|problems|"
     "solutions|challenges|goals|projects|prompts|statements|theories|metaphors|sayings|proverbs|puns|riddles"
 )
 _ENTRIES: Final = re.compile(
-    rf"(?:\b(?P<naming>list|name|suggest|recommend|brainstorm)|\b(?:give|provide|share|come up with|generate|write|propose|tell|show|offer|"
+    rf"(?:\b(?P<naming>list|name|suggest|recommend|brainstorm)|\b(?:give|provide|share|come up with|generate|"
+    rf"write|propose|tell|show|offer|"
     rf"create|think of|need|want|identify|mention|state|outline|make|compile|find|pick|have|get|produce))"
-    rf"(?: me| us| out| down| up)?(?: with)?(?: a (?:\w+ )?list of| please| some| a list with| a(?= top))?(?: the| my| your)? ?"
-    rf"(?:(?P<least>{_LEAST})|(?P<most>{_MOST})|(?P<exact>{_EXACT}))? ?(?:top |best |most \w+ )?(?P<count>{NUMBER})(?P<plus>\+)? (?:list of )?(?:the )?"
-    rf"(?P<adjectives>(?:(?!of\b|in\b|for\b|to\b|and\b|or\b|about\b|that\b|words?\b|minutes?\b|paragraphs?\b|sentences?\b|lines?\b|bullet)[\w'-]+,? ){{0,3}}?)"
+    rf"(?: me| us| out| down| up)?(?: with)?(?: a (?:\w+ )?list of| please| some| a list with|"
+    rf" a(?= top))?(?: the| my| your)? ?"
+    rf"(?:(?P<least>{_LEAST})|(?P<most>{_MOST})|(?P<exact>{_EXACT}))? ?(?:top |best |"
+    rf"most \w+ )?(?P<count>{NUMBER})(?P<plus>\+)? (?:list of )?(?:the )?"
+    rf"(?P<adjectives>(?:(?!of\b|in\b|for\b|to\b|and\b|or\b|about\b|that\b|words?\b|minutes?\b|paragraphs?\b|"
+    rf"sentences?\b|lines?\b|bullet)[\w'-]+,? ){{0,3}}?)"
     rf"(?P<noun>{_ENTRY}|(?:\w+(?<![su])s|people)\b)(?![\w-])"
 )
 _FOR_EACH: Final = re.compile(r"\W{0,3}(?:each|per|apiece|for each|for every|from each|of each)\b")
 _MEASURED: Final = re.compile(
     r"(?:minute|hour|day|week|month|year|second|dollar|euro|pound|cup|gram|kilo|meter|metre|mile|percent|time|degree|"
-    r"word|character|sentence|paragraph|line|bullet|page|point|token|digit|decimal|letter|column|row|section|table|stanza|verse|"
-    r"part|draft|kid|child|friend|person|liter|litre|inche|feet|spoon|tablespoon|teaspoon|emoji|poem|stor|essay|article|post|"
+    r"word|character|sentence|paragraph|line|bullet|page|point|token|digit|decimal|letter|column|row|section|"
+    r"table|stanza|verse|"
+    r"part|draft|kid|child|friend|person|liter|litre|inche|feet|spoon|tablespoon|teaspoon|emoji|poem|stor|essay|"
+    r"article|post|"
     r"email|tweet|haiku|song|bullet|heading|source|citation|reference|link|placeholder|image|picture)"
 )
 

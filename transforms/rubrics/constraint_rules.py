@@ -15,6 +15,7 @@ from tilth.transforms.rubrics.constraint_counts import (
     Found,
     counts_in,
     entries_in,
+    inquires,
     number_of,
 )
 from tilth.transforms.rubrics.constraint_text import HIDDEN, READ_CHARS, Sentence, sentences_of
@@ -27,23 +28,33 @@ Said = Callable[[str], str]
 _Q: Final = rf"[\"'`]{HIDDEN}+[\"'`]"
 _WORD: Final = r"[a-z][a-z0-9_'-]*"
 _NOT_WORDS: Final = (
-    r"(?!(?:count|limit|of|for|in|that|and|or|document|length|below|above|from|order|you|which|with|to|choice|on|as|is|are|list|"
+    r"(?!(?:count|limit|of|for|in|that|and|or|document|length|below|above|from|order|you|which|with|to|choice|"
+    r"on|as|is|are|list|"
     r"problem|game|search|here|cloud|should|must|when|there)\b)"
 )
 _LIST_Q: Final = rf"{_Q}(?:(?:,? ?(?:and|or) |, ?){_Q}){{0,9}}"
-_STOP: Final = r"(?=\W*$|\W*\n|[.;:!?)]|,? (?:for|of|from|in|to|about|as|that|showing|by|where|at least|exactly|somewhere|and (?:keep|make|no|use|write|then)|please)\b)"
+_STOP: Final = (
+    r"(?=\W*$|\W*\n|[.;:!?)]|,? (?:for|of|from|in|to|about|as|that|showing|by|where|at least|exactly|"
+    r"somewhere|and (?:keep|make|no|use|write|then)|please)\b)"
+)
 _LIST_W: Final = (
     rf"{_NOT_WORDS}{_WORD}(?:, {_NOT_WORDS}{_WORD}){{0,9}}(?:,? (?:and|or) {_NOT_WORDS}{_WORD})?{_STOP}"
 )
 _LIST: Final = rf"(?:{_LIST_Q}|{_LIST_W})"
 _NO: Final = (
-    r"(?:\bno|\bwithout|\bavoid|\bdon't|\bdo not|\bnever|\bnot|\bskip|\bexclude|\bomit|\bleave out|\bmust not|\bshouldn't)"
-    r"(?: (?:use|using|include|including|add|adding|contain|containing|have|having|put|any|the|use of|an?|with|write|writing|be|in|give me|"
+    r"(?:\bno|\bwithout|\bavoid|\bdon't|\bdo not|\bnever|\bnot|\bskip|\bexclude|\bomit|\bleave out|\bmust not|"
+    r"\bshouldn't)"
+    r"(?: (?:use|using|include|including|add|adding|contain|containing|have|having|put|any|the|use of|an?|with|"
+    r"write|writing|be|in|give me|"
     r"numbered|or|markdown|section|unnecessary))*"
 )
-_END: Final = r"(?=\W*$|[.,;:!?)\n]| (?:please|and|only|not|instead|but|with|so|using|containing|why|how|what|this|where|like|that|or|if possible|thanks|again|about|for|of)\b)"
+_END: Final = (
+    r"(?=\W*$|[.,;:!?)\n]| (?:please|and|only|not|instead|but|with|so|using|containing|why|how|what|"
+    r"this|where|like|that|or|if possible|thanks|again|about|for|of)\b)"
+)
 _NEGATION: Final = re.compile(
-    r"(?:\bnot|n't|\bnever|\bwithout|\bno|\bavoid|\binstead of|\b(?:rather|better|other|more) than|\bnor)(?: \w+){0,2} *[\"'(]?$"
+    r"(?:\bnot|n't|\bnever|\bwithout|\bno|\bavoid|\binstead of|\b(?:rather|better|other|more) than|"
+    r"\bnor)(?: \w+){0,2} *[\"'(]?$"
 )
 _TONGUES: Final = {name.lower(): code for code, name in LANGUAGES.items()} | {
     "mandarin": "zh",
@@ -51,8 +62,10 @@ _TONGUES: Final = {name.lower(): code for code, name in LANGUAGES.items()} | {
 }
 _TONGUE: Final = "|".join(sorted(_TONGUES, key=len, reverse=True))
 _ABOUT_TONGUE: Final = re.compile(
-    r"\b(?:how|words?|phrases?|terms?|names?|called|say|said|mean|means|meaning|translation|translate|books?|films?|movies?|songs?|"
-    r"literature|lyrics|learn|learning|class|exam|test|order|subtitles|written|spoken|originally|lessons?|grammar|essay i|verbs?|"
+    r"\b(?:how|words?|phrases?|terms?|names?|called|say|said|mean|means|meaning|translation|translate|books?|"
+    r"films?|movies?|songs?|"
+    r"literature|lyrics|learn|learning|class|exam|test|order|subtitles|written|spoken|originally|lessons?|"
+    r"grammar|essay i|verbs?|"
     r"is it|speakers?|keyboard|capable|able|know|understand|conversation with)\b[^.]{0,60}$"
 )
 _ANSWERED: Final = re.compile(
@@ -107,7 +120,7 @@ def _keywords(found: re.Match[str], said: Said) -> Programs:
     denied = re.search(
         r"(?:\bnot|n't|\bnever|\bwithout|\bavoid|\bno)(?: \w+){0,3}\W*$", found.string[: found.start()]
     )
-    if denied or (found.groupdict().get("denied")):
+    if denied or re.match("without|avoid", found[0]) or (found.groupdict().get("denied")):
         return [("keywords_absent", {"keywords": items})]
     if found.groupdict().get("times"):
         return [("min_keyword_count", {"limit": _times(found["times"]), "keyword": item}) for item in items]
@@ -120,9 +133,9 @@ def _times(text: str) -> int:
 
 def _table(found: re.Match[str], said: Said) -> Programs:
     stated: Programs = [("min_tables", {"limit": 1})]
-    if found["columns"]:
-        items = _items(said("columns"))
-        stated += [("table_columns", {"columns": items})] if len(items) > 1 else []
+    items = _items(said("columns")) if found["columns"] else []
+    if len(items) > 1:
+        stated.append(("table_columns", {"columns": items}))
     if found["across"]:
         stated.append(("table_column_count", {"count": number_of(found["across"])}))
     return stated
@@ -140,7 +153,9 @@ def _tongue(found: re.Match[str], _said: Said) -> Programs:
 def _json(found: re.Match[str], said: Said) -> Programs:
     only = re.search(r"\b(?:only|just|nothing|solely|no other|no extra|no additional|strictly)\b", found[0])
     stated: Programs = [("valid_json", {"where": "whole" if only else "anywhere"})]
-    return stated + ([("json_keys", {"keys": _items(said("keys"))})] if found["keys"] else [])
+    if found["keys"]:
+        stated.append(("json_keys", {"keys": _items(said("keys"))}))
+    return stated
 
 
 def _edge(verifier: str) -> Callable[[re.Match[str], Said], Programs]:
@@ -149,31 +164,42 @@ def _edge(verifier: str) -> Callable[[re.Match[str], Said], Programs]:
 
 _TIMES: Final = rf"(?: (?:somewhere )?(?:at least|a minimum of) (?P<times>once|twice|{NUMBER} times))?"
 _OF_OTHERS: Final = re.compile(
-    r"\b(?:that|which|who|words?|names?|countries|cities|animals|each|every|lines?|sentences|paragraphs?|stanza|verse) *(?:(?:must|should|to|all|can|may) )*$"
+    r"\b(?:that|which|who|words?|names?|countries|cities|animals|each|every|lines?|sentences|paragraphs?|stanza|"
+    r"verse) *(?:(?:must|should|to|all|can|may) )*$"
 )
 _ONLY_JSON: Final = (
     r"(?:,? ?(?:only|and nothing else|nothing else|no (?:other|extra|additional) (?:text|words|commentary)))?"
 )
 _JSON: Final = (
-    r"(?:(?:\bas|\bin|\busing|\binto|\bto|\breturn|\boutput|\bgive me|\bproduce|\bwith|\bgenerate|\bprovide|\bcreate|\bwrite|\bonly|\bjust|\bbe|\bwant)"
-    r"(?: (?:only|just|nothing but|with|in|a|an|the|valid|raw|pure|well-formed|single|strict|as|result|output|answer|format))*)"
+    r"(?:(?:\bas|\bin|\busing|\binto|\bto|\breturn|\boutput|\bgive me|\bproduce|\bwith|\bgenerate|\bprovide|"
+    r"\bcreate|\bwrite|\bonly|\bjust|\bbe|\bwant)"
+    r"(?: (?:only|just|nothing but|with|in|a|an|the|valid|raw|pure|well-formed|single|strict|as|result|output|"
+    r"answer|format))*)"
     rf" json(?![- ]schema|l\b)(?: (?:object|array|format|document|file|output|form|list|response|data))*{_ONLY_JSON}"
-    rf"(?:,? (?:with|containing|having|using)(?: (?:the|only|these|following|exactly|two|three|four))* (?:keys?|fields?|properties|attributes)(?: (?:named|called))?:? (?P<keys>{_LIST}))?"
+    rf"(?:(?:[:,] an? (?:object|array|list))?,? (?:with|containing|having|using)(?: (?:the|only|these|following|exactly|two|three|four))* (?:keys?|"
+    rf"fields?|properties|attributes)(?: (?:named|called))?:? (?P<keys>{_LIST}))?"
     r"(?=\W|$)(?!(?: (?:files? (?:is|are|in)|to |into |parser|api|schema)))"
 )
 
 RULES: Final = (
     Rule(re.compile(_JSON), _json),
     *(
-        _rule(rf"\b(?:as|in|using|to|into|valid) (?:an? )?(?:valid )?{name}(?: (?:format|file|document|form))?{_END}", "code_parses", language=name)
+        _rule(
+            rf"\b(?:as|in|using|to|into|valid) (?:an? )?(?:valid )?{name}(?: (?:format|file|document|form))?{_END}",
+            "code_parses",
+            language=name,
+        )
         for name in ("yaml", "xml")
     ),
     Rule(
         re.compile(
-            r"(?:\b(?:in|as|using|into|with) (?:an? )?(?!coffee|dinner|wooden|periodic|database|pool|kitchen|pivot|truth|round|times|multiplication)(?:\w+ )?(?:table|tabular form)(?: format| form|at)?"
-            r"|\b(?:create|make|draw|produce|write|give me|generate|build|provide|return|want|need|include|use|add)(?: me)? (?:an? |the )?(?:(?:markdown|comparison|summary|small|simple|short|neat) )?table)"
+            r"(?:\b(?:in|as|using|into|with) (?:an? )?(?!coffee|dinner|wooden|periodic|database|pool|kitchen|"
+            r"pivot|truth|round|times|multiplication)(?:\w+ )?(?:table|tabular form)(?: format| form|at)?"
+            r"|\b(?:create|make|draw|produce|write|give me|generate|build|provide|return|want|need|include|use|"
+            r"add)(?: me)? (?:an? |the )?(?:(?:markdown|comparison|summary|small|simple|short|neat) )?table)"
             rf"(?!s|\w|[- ](?:tennis|of contents|cloth|top|manners|read|lamp|for (?:two|my))|spoon)"
-            rf"(?:[^.;\n]{{0,60}}?\bcolumns?(?: (?:named|called|for|titled|labell?ed))?:? (?P<columns>{_LIST})|(?: with| of)? (?P<across>{NUMBER}) columns\b)?"
+            rf"(?:[^.;\n]{{0,60}}?\bcolumns?(?: (?:named|called|for|titled|labell?ed))?:? (?P<columns>{_LIST})|"
+            rf"(?: with| of)? (?P<across>{NUMBER}) columns\b)?"
         ),
         _table,
         refused=re.compile(r"\b(?:at|on|around|under|off|sits?|room)\b[^.]{0,30}$"),
@@ -195,64 +221,96 @@ RULES: Final = (
     _no("capital(?: letters|s|ization)|upper ?case(?: letters)?", "lower_case"),
     _no("lower ?case letters", "upper_case"),
     _rule(
-        r"\b(?:using|use|in|with|as|into|give me|want|only|create|make|write|write me|provide|produce) (?:an? |some |only |short |simple |clear |brief |concise |\w+ and )*"
-        rf"(?:bullet[- ]?points?(?: list| format| form)?|bullets|bullet(?:ed|[- ]point)? (?:list|form|format)|bullet-list){_END}",
+        r"\b(?:using|use|in|with|as|into|give me|want|only|create|make|write|write me|provide|produce) (?:an? |"
+        r"some |only |short |simple |clear |brief |concise |\w+ and )*"
+        rf"(?:bullet[- ]?points?(?: list| format| form)?|bullets|bullet(?:ed|[- ]point)? (?:list|form|format)|"
+        rf"bullet-list){_END}",
         "min_bullets",
         limit=1,
     ),
     _rule(
-        rf"\b(?:as|in|using|into|with|make|give me|use|want|create) (?:an? |the )?(?:form of a )?numbered (?:list|steps|points|format|bullet points){_END}",
+        rf"\b(?:as|in|using|into|with|make|give me|use|want|create) (?:an? |"
+        rf"the )?(?:form of a )?numbered (?:list|steps|points|format|bullet points){_END}",
         "min_numbered_items",
         limit=1,
     ),
+    _rule(r"(?:^\W*|, )(?:an? )?numbered list(?=\W*$|,? please)", "min_numbered_items", limit=1),
     _rule(
-        r"\b(?:use|with|include|add|using|including|insert|and) (?:(?:some|a few|lots of|many|plenty of|appropriate|relevant|fun|cute|a lot of|the) )*emojis?\b",
+        r"(?:^\W*|, )(?:an? )?(?:bullet(?:ed)? list|bullet points)(?=\W*$|,? please)", "min_bullets", limit=1
+    ),
+    _rule(
+        r"\b(?:use|with|include|add|using|including|insert|and) (?:(?:some|a few|lots of|many|plenty of|"
+        r"appropriate|relevant|fun|cute|a lot of|the) )*emojis?\b",
         "min_emojis",
         limit=1,
     ),
     _rule(
-        r"\b(?:with|include|including|add|provide|cite|citing|give|list|state|mention|and)(?: me)?(?: (?:your|some|the|all|relevant|proper|any|reliable|scientific|academic|"
-        r"peer-reviewed|inline|in-text|credible|full|links and|of your))* (?:citations|references|sources)\b(?! (?:to|from|for your|in (?:the|his|her)|of (?!information)|such as))",
+        r"\b(?:with|include|including|add|provide|cite|citing|give|list|state|mention|and)(?: me)?(?: (?:your|"
+        r"some|the|all|relevant|proper|any|reliable|scientific|academic|"
+        r"peer-reviewed|inline|in-text|credible|full|links and|of your))* (?:citations|references|"
+        r"sources)\b(?! (?:to|from|for your|in (?:the|his|her)|of (?!information)|such as))",
         "min_citations",
         limit=1,
     ),
     _rule(
-        r"\b(?:with|use|using|include|including|add|under|insert)(?: (?:clear|section|proper|appropriate|markdown|some|bold|descriptive|different|multiple|several|short))*"
+        r"\b(?:with|use|using|include|including|add|under|insert)(?: (?:clear|section|proper|appropriate|"
+        r"markdown|some|bold|descriptive|different|multiple|several|short))*"
         r" (?:sub)?head(?:ings|ers)\b(?! (?:row|column))",
         "min_headings",
         limit=1,
     ),
-    _rule(r"\b(?:in|inside|within|using|as|into) (?:an? |the )?(?:single |markdown |fenced )?code[- ]?block", "min_code_blocks", limit=1, made=True),
-    _rule(r"\b(?:in|all|use|using|only|with|be)(?: (?:only|all|the|in|entirely|just))* lower[- ]?case(?: letters| text)?\b", "lower_case"),
     _rule(
-        r"\b(?:in|use|using|all|be|with)(?: (?:all|only|in|entirely|just|full))* (?:caps|capitals|capital letters|upper[- ]?case(?: letters)?|all[- ]caps)\b(?! for| lock)",
+        r"\b(?:in|inside|within|using|as|into) (?:an? |the )?(?:single |markdown |fenced )?code[- ]?block",
+        "min_code_blocks",
+        limit=1,
+        made=True,
+    ),
+    _rule(
+        r"\b(?:in|all|use|using|only|with|be)(?: (?:only|all|the|in|entirely|just))* lower[- ]?case(?: letters|"
+        r" text)?\b",
+        "lower_case",
+    ),
+    _rule(
+        r"\b(?:in|use|using|all|be|with)(?: (?:all|only|in|entirely|just|full))* (?:caps|capitals|"
+        r"capital letters|upper[- ]?case(?: letters)?|all[- ]caps)\b(?! for| lock)",
         "upper_case",
     ),
     _rule(r"\b(?:in|use|using) title[- ]case\b", "title_case"),
     Rule(
         re.compile(
-            r"\b(?:answer|respond|reply|say)(?: (?:me|only|just|simply|with|in|using|either|strictly|a|one word|the|words?|single|is|by))*[ :,]*[\"']?(?P<a>\byes|\btrue|\x01+)[\"']? ?(?:or|/) ?[\"']?(?P<b>no\b|false\b|\x01+)[\"']?"
+            r"\b(?:answer|respond|reply|say)(?: (?:me|only|just|simply|with|in|using|either|strictly|a|one word|"
+            r"the|words?|single|is|by))*[ :,]*[\"']?(?P<a>\byes|\btrue|\x01+)[\"']? ?(?:or|/) ?[\"']?(?P<b>no\b|"
+            r"false\b|\x01+)[\"']?"
             r"(?: (?:only|and nothing else|nothing else|without (?:any )?explanation|no explanation))?"
         ),
         lambda found, said: (
             [("one_of", {"options": [said("a").lower(), said("b").lower()]})]
-            if re.search(r"\b(?:only|just|simply|strictly|nothing else|one word|single word|explanation)\b", found.string[: found.end()])
+            if re.search(
+                r"\b(?:only|just|simply|strictly|nothing else|one word|single word|explanation)\b",
+                found.string[: found.end()],
+            )
             else []
         ),
     ),
     _rule(
-        r"\b(?:wrap|enclose|put|surround|place)\w*\b[^.]{0,60}\b(?:in|with|inside|within|by) (?:double )?(?:quotation marks|double quotes|quotes)\b",
+        r"\b(?:wrap|enclose|put|surround|place)\w*\b[^.]{0,60}\b(?:in|with|inside|within|"
+        r"by) (?:double )?(?:quotation marks|double quotes|quotes)\b",
         "quoted",
         negatable=False,
     ),
     _rule(
-        r"\b(?:end|finish|conclude|close|ending)(?: (?:your \w+|it|the \w+|off|up|each \w+|with|by|asking|on|a|an|one|me|open-ended|thoughtful|follow-up|rhetorical|thought-provoking))* question\b(?! mark)",
+        r"\b(?:end|finish|conclude|close|ending)(?: (?:your \w+|it|the \w+|off|up|each \w+|with|by|asking|on|a|"
+        r"an|one|me|open-ended|thoughtful|follow-up|rhetorical|thought-provoking))* question\b(?! mark)",
         "ends_with_question",
     ),
-    _rule(r"\b(?:add|include|with|end|contain|have|at the end)\b[^.]{0,60}\b(?:postscript|p\.s|ps)\b", "postscript"),
+    _rule(
+        r"\b(?:add|include|with|end|contain|have|at the end)\b[^.]{0,60}\b(?:postscript|p\.s|ps)\b",
+        "postscript",
+    ),
     Rule(
         re.compile(
-            r"\b(?:start|begin|open)(?:ing)?(?: (?:it|your \w+|the \w+|with|off|by|saying|writing|the|exact|following|words?|phrase|sentence|line|exactly|text))*"
+            r"\b(?:start|begin|open)(?:ing)?(?: (?:it|your \w+|the \w+|with|off|by|saying|writing|the|exact|"
+            r"following|words?|phrase|sentence|line|exactly|text))*"
             rf"[ :,]+(?P<text>{_Q})"
         ),
         _edge("starts_with"),
@@ -260,7 +318,8 @@ RULES: Final = (
     ),
     Rule(
         re.compile(
-            r"\b(?:end|finish|conclude|close)(?:ing)?(?: (?:it|your \w+|the \w+|with|off|by|saying|writing|the|this|exact|following|words?|phrase|sentence|line|exactly|text|up))*"
+            r"\b(?:end|finish|conclude|close)(?:ing)?(?: (?:it|your \w+|the \w+|with|off|by|saying|writing|the|"
+            r"this|exact|following|words?|phrase|sentence|line|exactly|text|up))*"
             rf"[ :,]+(?P<text>{_Q})"
         ),
         _edge("ends_with"),
@@ -268,40 +327,56 @@ RULES: Final = (
     ),
     Rule(
         re.compile(
-            r"\b(?:includ(?:e|es|ing)|us(?:e|es|ing)|contain(?:s|ing)?|mention(?:s|ing)?|incorporat(?:e|ing)|hav(?:e|ing)|with|insert|work in|add|say)"
+            r"\b(?:includ(?:e|es|ing)|us(?:e|es|ing)|contain(?:s|ing)?|mention(?:s|ing)?|incorporat(?:e|ing)|"
+            r"hav(?:e|ing)|with|without|avoid|insert|work in|add|say)"
             r"(?: (?:the|all of|all|these|following|both|exact|each|any|a|somewhere|two|three|four))*"
             rf" (?:words?|phrases?|terms?|keywords?|key words?):? (?P<list>{_LIST}){_TIMES}"
         ),
         _keywords,
         negatable=False,
-        refused=re.compile(r"\b(?:sentences?|words|verbs?) that\W*$|\b(?:start|begin|open|end|finish|conclud|clos)\w*\b[^.]{0,30}$"),
+        refused=re.compile(
+            r"\b(?:sentences?|words|verbs?) that\W*$|\b(?:start|begin|open|end|finish|conclud|clos)\w*\b[^.]{0,30}$"
+        ),
     ),
     Rule(
         re.compile(
-            rf"\bthe (?:words?|phrases?|terms?|keywords?) (?P<list>{_LIST_Q}|{_WORD}) (?:should|must|has to|have to|needs to)(?P<denied> not| never)? (?:appear|be (?:used|included|mentioned|present)|occur|show up){_TIMES}"
+            rf"\bthe (?:words?|phrases?|terms?|keywords?) (?P<list>{_LIST_Q}|{_WORD}) (?:should|must|has to|"
+            rf"have to|needs to)(?P<denied> not| never)? (?:appear|be (?:used|included|mentioned|present)|occur|"
+            rf"show up){_TIMES}"
         ),
         _keywords,
         negatable=False,
     ),
     Rule(
-        re.compile(r"\b(?:in|as|use|using|the|format)(?: (?:the|date|dates|format|as))* (?P<format>yyyy-mm-dd|dd/mm/yyyy|mm/dd/yyyy|dd\.mm\.yyyy)\b"),
+        re.compile(
+            r"\b(?:in|as|use|using|the|format)(?: (?:the|date|dates|format|as))* (?P<format>yyyy-mm-dd|"
+            r"dd/mm/yyyy|mm/dd/yyyy|dd\.mm\.yyyy)\b"
+        ),
         lambda found, _: [("date_format", {"format": found["format"].upper()})],
     ),
     Rule(
         re.compile(
-            rf"\b(?:no sentences?|sentences)(?: (?:should|must|be|can|is|are|short|that|which))* (?P<sign>longer than|more than|over|under|at most|no longer than|shorter than|to|below) (?P<count>{NUMBER}) words"
+            rf"\b(?:no sentences?|sentences)(?: (?:should|must|be|can|is|are|short|that|"
+            rf"which))* (?P<sign>longer than|more than|over|under|at most|no longer than|shorter than|to|"
+            rf"below) (?P<count>{NUMBER}) words"
         ),
         lambda found, _: [
-            ("max_sentence_words", {"limit": number_of(found["count"]) - (found["sign"] in ("under", "shorter than", "below"))})
+            (
+                "max_sentence_words",
+                {"limit": number_of(found["count"]) - (found["sign"] in ("under", "shorter than", "below"))},
+            )
         ],
         negatable=False,
     ),
-)  # fmt: skip
+)
 
 _TRIGGER: Final = re.compile(
-    rf"\d|[\"“`]|(?<!\w)['‘]|\b(?:{_TONGUE}|{'|'.join(word for word in NUMBERS if ' ' not in word)}|words?|phrases?|sentences?|json|yaml|xml|tables?|"
-    r"tabular|lists?|bullet\w*|emojis?|head(?:ings|ers)|subheadings|links|urls|code|commas|first|capitals?|caps|upper ?case|lower-?case|upper-?case|lower|"
-    r"title|numbered|citations?|references|sources|yes|true|quotes|quotation|question|postscript|p\.?s|placeholders?|characters|keywords?|terms?|"
+    rf"\d|[\"“`]|(?<!\w)['‘]|\b(?:{_TONGUE}|{'|'.join(word for word in NUMBERS if ' ' not in word)}|words?|"
+    rf"phrases?|sentences?|json|yaml|xml|tables?|"
+    r"tabular|lists?|bullet\w*|emojis?|head(?:ings|ers)|subheadings|links|urls|code|commas|first|capitals?|caps|"
+    r"upper ?case|lower-?case|upper-?case|lower|"
+    r"title|numbered|citations?|references|sources|yes|true|quotes|quotation|question|postscript|p\.?s|"
+    r"placeholders?|characters|keywords?|terms?|"
     r"paragraphs?|yyyy|dd)\b",
     re.IGNORECASE,
 )
@@ -312,9 +387,9 @@ def programs_in(text: str) -> dict[str, str]:
     if _TRIGGER.search(text[:READ_CHARS]) is None:
         return {}
     sentences = sentences_of(text)
-    asked = any(sentence.asks and sentence.own for sentence in sentences)
+    asked = any((sentence.asks and sentence.own) or inquires(sentence) for sentence in sentences)
     found: dict[str, str] = {}
-    for sentence in sentences if asked else [one for one in sentences if one.question]:
+    for sentence in sentences if asked else []:
         for verifier, arguments, start, end in _stated(sentence, text, asked=asked):
             quote = text[sentence.start + start : sentence.start + end].strip(" ,.;:()\n")
             program = _program(verifier, arguments)
@@ -335,7 +410,7 @@ def _stated(sentence: Sentence, text: str, *, asked: bool) -> Iterator[Found]:
         return
     yield from counts_in(sentence, asked=asked)
     yield from entries_in(sentence)
-    if not (sentence.asks or (asked and not sentence.question)):
+    if not (sentence.asks or (asked and not sentence.question and not sentence.states)):
         return
     made = sentence.made
     for rule in RULES:

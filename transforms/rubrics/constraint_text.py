@@ -26,49 +26,80 @@ _STATED: Final = re.compile(
     r"please|things|remember|important)\b[^:\n]{0,40}$"
 )
 _GIVEN: Final = re.compile(
-    r"\b(?:translate|rewrite|rephrase|reword|paraphrase|proofread|summari[sz]e|summary|edit|correct|fix|improve|shorten|"
+    r"\b(?:translate|rewrite|rephrase|reword|paraphrase|proofread|summari[sz]e|summary|edit|correct|fix|improve|"
+    r"shorten|"
     r"convert|classify|grammar|continue|finish|complete|analy[sz]e|review|critique|evaluate|grade|answer|solve|"
-    r"text|article|passage|paragraph|sentences?|e-?mails?|messages?|story|poem|code|essay|following|transcript|document|"
-    r"letter|draft|statement|below|input|context|question|prompt|conversation|this|these|says?|said|wrote|reads?)\b[^:\n]{0,60}$"
+    r"text|article|passage|paragraph|sentences?|e-?mails?|messages?|story|poem|code|essay|following|transcript|"
+    r"document|"
+    r"letter|draft|statement|below|input|context|question|prompt|conversation|this|these|says?|said|wrote|"
+    r"reads?)\b[^:\n]{0,60}$"
 )
 _HANDED: Final = re.compile(
-    r"^[^\n]{0,200}\b(?:translate|rewrite|rephrase|reword|paraphrase|proofread|summari[sz]e|edit|correct|fix|improve|shorten)\b[^\n]{0,60}"
+    r"^[^\n]{0,200}\b(?:translate|rewrite|rephrase|reword|paraphrase|proofread|summari[sz]e|edit|correct|fix|"
+    r"improve|shorten)\b[^\n]{0,60}"
     r"\b(?:following|this|below|text|article|e-?mail|letter|paragraph|message)\b[^\n]{0,40}[.!]?[ \t]*\n[ \t]*\n"
 )
 _COLON: Final = re.compile(r":(?=\s)")
-_END: Final = re.compile(r"[.!?](?=[\s)\"']|$)|\n|;")
+_END: Final = re.compile(
+    r"(?<!\bmax)(?<!\bmin)(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)[.!?](?=[\s)\"']|$)|[.!?]$|\n|;"
+    r"|,(?= (?:and |but |please )?(?:answer|respond|reply)\b)"
+)
 _VERBS: Final = (
     "write|give|answer|respond|reply|explain|describe|summari[sz]e|tell|list|name|make|create|draft|compose|generate|"
     "provide|produce|return|output|show|suggest|recommend|compare|discuss|outline|define|rewrite|rephrase|paraphrase|"
     "shorten|condense|translate|convert|present|format|prepare|craft|brainstorm|keep|limit|use|include|add|start|begin|"
     "end|finish|conclude|mention|avoid|do|don't|put|organi[sz]e|structure|formulate|pretend|act|speak|talk|continue|"
-    "help|need|want|like|introduce|analy[sz]e|design|propose|share|offer|state|express|say|let|print|elaborate|simplify|"
-    "recap|sum|turn|wrap|ensure|be|teach|cite|come|pick|choose|identify|find|review|develop|invent|extend|expand|shrink|tone|reduce|cut|trim|compress|re-write|replace|rank|order|restate|sketch|record|fill"
+    "help|need|want|like|introduce|analy[sz]e|design|propose|share|offer|state|express|say|let|print|elaborate|"
+    "simplify|"
+    "recap|sum|turn|wrap|ensure|be|teach|cite|come|pick|choose|identify|find|review|develop|invent|extend|"
+    "expand|shrink|tone|reduce|cut|trim|compress|re-write|replace|rank|order|restate|sketch|record|fill"
 )
 _REQUEST: Final = re.compile(
-    rf"^[\W_]*(?:\d+[.)]\s*)?(?:(?:hi|hello|hey|ok|okay|now|then|so|also|and|but|next|finally|instead|thanks|great|yes|well)\b[\s,!]*)*"
+    rf"^[\W_]*(?:\d+[.)]\s*)?(?:(?:hi|hello|hey|ok|okay|now|then|so|also|and|but|next|finally|instead|thanks|"
+    rf"great|yes|well)\b[\s,!]*)*"
     rf"(?:please|pls|kindly|just)?[\s,]*(?:{_VERBS})\b"
     rf"|\b(?:please|pls|kindly)[\s,]+(?:\w+ly )?(?:{_VERBS})\b"
-    rf"|\b(?:can|could|would|will|may) you\b|\bi(?:'d| would) like\b|\bi (?:want|need)(?: you| it| this| an?| some|\b[^.]{{0,30}}\bfor me)\b"
-    rf"|\byour (?:task|job|goal|answer|response|reply|output|entire|whole)\b|[,:]\s*(?:and |then |please |but )?(?:{_VERBS})\b"
+    rf"|\b(?:can|could|would|will|may) you\b|\bi(?:'d| would) like\b|\bi (?:want|need)(?: you| it| this| an?| \d+| two| three| four| five| ten|"
+    rf" some|\b[^.]{{0,30}}\bfor me)\b"
+    rf"|\byour (?:task|job|goal|answer|response|reply|output|entire|whole)\b|[,:]\s*(?:and |then |please |"
+    rf"but )?(?:{_VERBS})\b"
     rf"|\b(?:and|then) (?:{_VERBS}) "
 )
 _OTHER: Final = re.compile(
     r"\bhow (?:do|can|should|would|could|did|might|long|many|much|often)\b(?! you (?:please|describe|explain))"
     r"|(?<!me )(?<!explain )(?<!describe )\bhow to\b"
-    r"|\bi(?:'ve| have| had| need| got|'ve got| have got| must| am supposed|'m supposed| am trying|'m trying| used| was asked| was told| tried| want| would like|'d like) to (?!see|have|get|know|hear|read|be )"
+    r"|\bi(?:'ve| have| had| need| got|'ve got| have got| must| am supposed|'m supposed| am trying|'m trying|"
+    r" used| was asked| was told| tried| want| would like|'d like) to (?!see|have|get|know|hear|read|be )"
     r"|\b(?:if|when|whenever|suppose|unless) (?:i|we|someone|people|he|she|they)\b|\bshould (?:i|we|a|an|the)\b"
-    r"|\b(?:my|our|his|her|their|the) (?:teacher|boss|professor|manager|friend|client|instructor|editor|tutor|mother|mom|father|dad|sister|brother|wife|husband|colleague|assignment|prof|supervisor)s?\b[^.]{0,60}\b(?:say|says|said|ask|asks|asked|want|wants|wanted|told|tells|require|requires|required|insist|insists)\b"
-    r"|\b(?:he|she|they|people|teachers|someone|everyone|somebody) (?:say|says|said|ask|asks|asked|want|wants|told|tell|tells|write|writes|use|uses)\b"
-    r"|\bwhat (?:does|do|is meant|did)\b|\bwhat(?:'s| is| are) (?:the (?:difference|meaning|word|best way|correct way|point|purpose)|a|an)\b"
-    r"|\bdo you (?:think|know|prefer|like|usually)\b|\bis (?:it|that|this|there)\b|\bare there\b|\bdoes (?:it|the|a|an|this)\b|\bused to\b"
-    r"|^\W*(?:why|is|are|was|were|did|does|who|whose|am)\b|\bi (?:wrote|was|did|made|gave|got|asked|told|said|don't (?:like|know|understand|think))\b"
+    r"|\b(?:my|our|his|her|their|the) (?:teacher|boss|professor|manager|friend|client|instructor|editor|tutor|"
+    r"mother|mom|father|dad|sister|brother|wife|husband|colleague|assignment|prof|"
+    r"supervisor)s?\b[^.]{0,60}\b(?:say|says|said|ask|asks|asked|want|wants|wanted|told|tells|require|requires|"
+    r"required|insist|insists)\b"
+    r"|\b(?:he|she|they|people|teachers|someone|everyone|somebody) (?:say|says|said|ask|asks|asked|want|wants|"
+    r"told|tell|tells|write|writes|use|uses)\b"
+    r"|\bwhat (?:does|do|is meant|did)\b|\bwhat(?:'s| is| are) (?:the (?:difference|meaning|word|best way|"
+    r"correct way|point|purpose)|a|an)\b"
+    r"|\bdo you (?:think|know|prefer|like|usually)\b|\bis (?:it|that|this|there)\b|\bare there\b|\bdoes (?:it|"
+    r"the|a|an|this)\b|\bused to\b"
+    r"|^\W*(?:why|is|are|was|were|did|does|who|whose|am)\b|\bi (?:wrote|was|did|made|gave|got|asked|told|said|"
+    r"don't (?:like|know|understand|think))\b"
+)
+_STATEMENT: Final = re.compile(
+    r"\W*(?:(?:i|we|he|she|they|there|my|our|his|her|their|someone|people)\b"
+    r"|the (?!(?:words?|phrases?|terms?|keywords?|answer|response|reply|output|text|result|summary|essay|story|first word)\b))"
+)
+_MAKING: Final = re.compile(
+    r"\b(?:write|writes|create|make|makes|build|implement|develop|design|generate|code|program|need|want|give me|fix|add|"
+    r"convert|refactor|debug|draw|returns?|prints?|matches)\b"
 )
 _ANSWER_FIRST: Final = re.compile(r"\W*in (?:just |exactly |only )?\w+ \w+,")  # "In one sentence, what is …?"
 _MADE: Final = re.compile(
-    r"\b(?:functions?|programs?|scripts?|regex(?:es|p)?|regular expressions?|class(?:es)?|methods?|quer(?:y|ies)|algorithms?|macros?|formulas?|"
-    r"apps?|applications?|websites?|web ?pages?|apis?|bots?|components?|commands?|sql|html|css|latex|excel|spreadsheets?|code|snippets?|"
-    r"python|javascript|java|c\+\+|rust|bash|php|ruby|golang|react|django|flask|json schema|database|software|parsers?|c#|midjourney|"
+    r"\b(?:functions?|programs?|scripts?|regex(?:es|p)?|regular expressions?|class(?:es)?|methods?|quer(?:y|"
+    r"ies)|algorithms?|macros?|formulas?|"
+    r"apps?|applications?|websites?|web ?pages?|apis?|bots?|components?|commands?|sql|html|css|latex|excel|"
+    r"spreadsheets?|code|snippets?|"
+    r"python|javascript|java|c\+\+|rust|bash|php|ruby|golang|react|django|flask|json schema|database|software|"
+    r"parsers?|c#|midjourney|"
     r"images?|logos?|pictures?|drawings?|prompts? (?:for|that)|templates?|forms?)\b"
 )
 
@@ -98,7 +129,12 @@ class Sentence:
     @property
     def made(self) -> bool:
         """Whether it is about something to be made that has limits of its own: code, an image."""
-        return _MADE.search(self.text) is not None
+        return _MAKING.search(self.text) is not None and _MADE.search(self.text) is not None
+
+    @property
+    def states(self) -> bool:
+        """Whether it states something of people or things, and so is no fragment that adds to a request."""
+        return _STATEMENT.match(self.text) is not None
 
     @property
     def question(self) -> bool:

@@ -435,7 +435,7 @@ _SINGLE: Final = (
     Verifier(
         "valid_json",
         "Is valid JSON{where:place}.",
-        {"where": Argument("choice", "nothing else, or also in a fence", choices=("whole", "anywhere"), default="whole")},
+        {"where": Argument("choice", "alone, or also in a fence", choices=("whole", "anywhere"), default="whole")},
         lambda reply, given: code.json_value(reply, whole=given["where"] == "whole") is not code.MISSING,
         "whole: the reply, or the one fenced block that it is; anywhere: also the first block that parses",
     ),
