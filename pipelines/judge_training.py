@@ -22,7 +22,7 @@ from tilth.pipelines.release import Parent
 from tilth.schemas import ConfigError
 from tilth.transforms.judging.curation import Curation
 from tilth.transforms.judging.curation_steps import JudgeTraining, LabelItems
-from tilth.transforms.judging.protocol import Judge, Judging, Protocol
+from tilth.transforms.judging.protocol import Panel, Protocol
 from tilth.transforms.judging.steps import JudgeRequests
 from tilth.transforms.rubrics.steps import Sides
 from tilth.transforms.stage import Manifest, outputs, parts
@@ -49,7 +49,7 @@ class JudgeTrainingConfig:
     """
 
     seed: int = 0
-    judging: Judging = field(default_factory=lambda: Judging(evidences=5, temperature=1.0))
+    judging: Panel = field(default_factory=lambda: Panel(evidences=5, temperature=1.0))
     curation: Curation = field(default_factory=Curation)
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class JudgeTrainingConfig:
 
 def judges(config: JudgeTrainingConfig) -> list[str]:
     """The roles that judge."""
-    return [Judge.of(text).name for text in config.judging.judges]
+    return config.judging.names
 
 
 def witnesses(config: JudgeTrainingConfig) -> dict[str, str]:
@@ -69,7 +69,7 @@ def witnesses(config: JudgeTrainingConfig) -> dict[str, str]:
 
 
 def _protocol(config: JudgeTrainingConfig) -> Protocol:
-    return config.judging.pairwise(config.seed)
+    return config.judging.judging().pairwise(config.seed)
 
 
 def judge_training(

@@ -27,7 +27,7 @@ from tilth.pipelines.release import Parent
 from tilth.pipelines.rubrics import Rubrics, Stages
 from tilth.schemas import ConfigError
 from tilth.transforms.inference.prompts import packaged_prompt
-from tilth.transforms.judging.protocol import Judging
+from tilth.transforms.judging.protocol import Panel
 from tilth.transforms.pairs.best_of_n import BestOfN
 from tilth.transforms.rating_steps import PromptPlaces, UniquePrompts
 from tilth.transforms.responses.candidates import Replying
@@ -85,7 +85,7 @@ class Orbit:
     samples: int = 8
     replies: Replying = field(default_factory=lambda: Replying(temperature=1.0))
     pass_rates: PassRates = field(default_factory=PassRates)
-    judging: Judging = field(default_factory=Judging)
+    judging: Panel = field(default_factory=Panel)
     show_weight: bool = False
     best_of_n: BestOfN = field(default_factory=BestOfN)
 

@@ -23,7 +23,7 @@ from tilth.pipelines.planned import Planned
 from tilth.pipelines.release import Parent
 from tilth.schemas import ConfigError
 from tilth.schemas.labels import WRITTEN_KINDS
-from tilth.transforms.judging.protocol import Judge, Judging, Protocol
+from tilth.transforms.judging.protocol import Panel, Protocol
 from tilth.transforms.parts import Shard
 from tilth.transforms.rationales.checks import Checks
 from tilth.transforms.rationales.recovering import recovery_protocol
@@ -67,7 +67,7 @@ class Rationales:
     writer: str = "model"
     writing: Writing = field(default_factory=Writing)
     checks: Checks = field(default_factory=Checks)
-    judging: Judging = field(default_factory=Judging)
+    judging: Panel = field(default_factory=Panel)
 
     def __post_init__(self) -> None:
         unknown = set(self.kinds) - set(WRITTEN_KINDS)
@@ -88,7 +88,7 @@ def writers(config: Rationales) -> list[str]:
 
 def judges(config: Rationales) -> list[str]:
     """The roles that must find the label."""
-    return [Judge.of(text).name for text in config.judging.judges] if config.kinds else []
+    return config.judging.names if config.kinds else []
 
 
 def roles(config: Rationales) -> list[str]:
@@ -104,7 +104,7 @@ def witnesses(config: Rationales) -> dict[str, str]:
 
 
 def _protocol(config: Rationales) -> Protocol:
-    return recovery_protocol(config.judging, config.seed)
+    return recovery_protocol(config.judging.judging(), config.seed)
 
 
 def rationales(parent: Parent, _: Observed, config: Rationales, means: Means, __: float = 1.0) -> Observation:

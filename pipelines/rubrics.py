@@ -25,7 +25,7 @@ from tilth.pipelines.observed import Observation, Observed, settle
 from tilth.pipelines.planned import Planned
 from tilth.pipelines.release import Parent
 from tilth.schemas import ConfigError
-from tilth.transforms.judging.protocol import Judge, Judging, Protocol
+from tilth.transforms.judging.protocol import Panel, Protocol
 from tilth.transforms.pairs.best_of_n import BestOfN
 from tilth.transforms.parts import Shard
 from tilth.transforms.responses.candidates import Replying
@@ -98,7 +98,7 @@ class Rubrics:
     distilled: Distilled = field(default_factory=Distilled)
     retrieval: Retrieval = field(default_factory=Retrieval)
     merging: Merging = field(default_factory=Merging)
-    judging: Judging = field(default_factory=Judging)
+    judging: Panel = field(default_factory=Panel)
     show_weight: bool = False
     filters: Filters = field(default_factory=Filters)
     policy: str = ""
@@ -121,7 +121,7 @@ def without_model(config: Rubrics) -> Rubrics:
     return replace(config, sources=by_rule, policy="", judging=NO_JUDGES)
 
 
-NO_JUDGES: Final = Judging(judges=())
+NO_JUDGES: Final = Panel(judges=())
 
 
 def _written(config: Rubrics) -> list[str]:
@@ -135,7 +135,7 @@ def writers(config: Rubrics) -> list[str]:
 
 def judges(config: Rubrics) -> list[str]:
     """The roles that grade."""
-    return [Judge.of(text).name for text in config.judging.judges]
+    return config.judging.names
 
 
 def roles(config: Rubrics) -> list[str]:
@@ -155,7 +155,7 @@ def witnesses(config: Rubrics) -> dict[str, str]:
 
 
 def _protocol(config: Rubrics) -> Protocol:
-    return grading_protocol(config.judging, show_weight=config.show_weight, seed=config.seed)
+    return grading_protocol(config.judging.judging(), show_weight=config.show_weight, seed=config.seed)
 
 
 Stages = dict[str, dict[str, Manifest]]

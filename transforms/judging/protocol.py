@@ -208,3 +208,29 @@ class Judging:
             aggregation=Aggregation(self.rule, self.tie_margin, self.person_share),
             seed=seed,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Who judges and how often, where a recipe itself decides what is asked and how it counts.
+
+    Args:
+        judges: the panel, each `name` or `name=weight`; a name is an entry of `engines`, or a model of the engine.
+        evidences: samples of each judge, per order where there are two.
+        temperature: of the samples; above 0 when there is more than one.
+        answer_tokens: the longest judgment.
+    """
+
+    judges: tuple[str, ...] = ("judge",)
+    evidences: int = 1
+    temperature: float = 0.0
+    answer_tokens: int = 1024
+
+    @property
+    def names(self) -> list[str]:
+        """The judges without their weights."""
+        return [Judge.of(text).name for text in self.judges]
+
+    def judging(self) -> Judging:
+        """The same as `Judging`, with its defaults for the rest."""
+        return Judging(self.judges, self.evidences, self.temperature, self.answer_tokens)

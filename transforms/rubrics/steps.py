@@ -249,7 +249,7 @@ class SettleRubrics:
         out.write("judgments", named(judged, links))
         out.write("judgments", program_judgments(by_program, _graded(task)))
         out.write("scores", scores(criteria_of(kept), grades))
-        out.count("rubrics.criteria", kept.get_column("criteria").list.len().sum() or 0)
+        out.count("rubrics.criteria", criteria_of(kept).height)
 
     def _worth_learning(self, task: Task, grades: pl.DataFrame, out: Output) -> pl.DataFrame:
         criteria = frame_of(task, "criteria", CRITERIA)
