@@ -195,12 +195,14 @@ def test_a_label_is_needed() -> None:
 
 
 def test_the_majority_stands_in_for_a_label() -> None:
-    """The most frequent verdict over orders and samples is right, whatever the label; none or a tie is none."""
+    """The most frequent verdict over orders and samples is right, whatever the label; a tie, also of votes, is none."""
     by_majority = Curation(rule="majority")
     against = World([(2, 8), (3, 8), (8, 2), (1, 9)], 2).ruled(by_majority)
     (row,) = against.kept.to_dicts()
     assert (row["verdict"], row["chosen_score"], row["rejected_score"]) == ("loss", 8, -6)
-    even = World([(2, 8), (8, 2), (8, 2), (2, 8)], 2).ruled(by_majority)
+    world = World([(2, 8), (8, 2), (8, 2), (2, 8)], 2)
+    world.judgments = pl.concat([world.judgments, world.judgments[:1]])
+    even = world.ruled(by_majority)
     ties = World([(5, 5), (5, 5), (8, 2), (5, 5)], 2).ruled(by_majority)
     assert reasons(even) == reasons(ties) == [Reason.TIE.value]
 

@@ -143,14 +143,10 @@ def test_spans_of_five_words_are_quotations() -> None:
 
 def test_quotations_are_of_the_text_beside_a_reply() -> None:
     """A span of another row's text is no quotation, and none runs over the end of a text."""
-    replies, asked = ["one two three four five", "one two three"], ["six seven eight", "four five"]
+    replies, asked = ["one two three four five", "one"], ["six seven eight", "one two three four five"]
     assert quotations(pl.Series(replies), pl.Series(asked)).to_list() == [0, 0]
-    assert (
-        quotations(
-            pl.Series(["one two", "three four five"]), pl.Series(["one two three four five"] * 2)
-        ).sum()
-        == 0
-    )
+    whole = pl.Series(["one two three four five"] * 2)
+    assert quotations(pl.Series(["one two", "three four five"]), whole).sum() == 0
 
 
 def test_constraints_of_the_request_are_checked() -> None:
