@@ -23,11 +23,11 @@ _USED = {
     "prompt_tokens": "prompt tokens",
     "completion_tokens": "answer tokens",
 }
-_NEXT = (
-    "tilth catalog head RECIPE.pairs",
-    'tilth catalog query "select origin, count(*) from RECIPE.pairs group by 1"',
-    "tilth check RECIPE.pairs",
-)
+_COUNTED = {  # what is worth counting in the table that a recipe is run for
+    "pairs": "select origin, count(*) from {} group by 1",
+    "rationales": "select kind, count(*) from {} group by 1",
+    "rubrics": "select count(*), avg(len(criteria)), avg(separation) from {}",
+}
 
 
 def _console() -> Console:
@@ -81,10 +81,22 @@ def print_result(result: Row, workspace: str | None) -> None:
     _print_models(result)
     for warning in result["warnings"]:
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
-    recipe = result["datasets"][0]["name"].partition(".")[0]
-    for word, command in zip(("next:", "", ""), _NEXT, strict=True):
+    name, count = _worth_a_look(result["datasets"])
+    looks = (
+        f"tilth catalog head {name}",
+        f'tilth catalog query "{count.format(name)}"',
+        f"tilth check {name}",
+    )
+    for word, command in zip(("next:", "", ""), looks, strict=True):
         option = f" -w {workspace}" if workspace else ""
-        console.print(f"{word:<6}{escape(command.replace('RECIPE', recipe) + option)}", soft_wrap=True)
+        console.print(f"{word:<6}{escape(command + option)}", soft_wrap=True)
+
+
+def _worth_a_look(datasets: Sequence[Row]) -> tuple[str, str]:
+    """The dataset that a recipe is run for: the one of its own name, else its pairs; and what to count in it."""
+    recipe = datasets[0]["name"].partition(".")[0]
+    table = recipe if recipe in _COUNTED else "pairs"
+    return f"{recipe}.{table}", _COUNTED[table]
 
 
 def _print_models(result: Row) -> None:
