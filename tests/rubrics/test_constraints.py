@@ -160,8 +160,9 @@ def test_any_request_has_constraints_and_the_same_ones_twice(text: str, stated: 
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", " ", "\n", "1", "1 ", "in ", "no ", "at most ", "use the ", "with ", "the word ", '"', "'", "`", "(", ":", ", ", "word, ", "write ",
-     "json ", "list of ", "not ", "short ", "a, b and ", "table ", "columns a, ", "end with ", "’", "İ", "one or ", "i need to ", "- "],
+    ["a", " ", "\n", "1", "1 ", "in ", "no ", "at most ", "use the ", "with ", "the word ", '"', "'", "`", "(", ":",
+     ", ", "word, ", "write ", "json ", "list of ", "not ", "short ", "a, b and ", "table ", "columns a, ", "end with ",
+     "’", "İ", "one or ", "i need to ", "- "],
 )  # fmt: skip
 def test_hostile_requests_take_no_time(unit: str) -> None:
     """Long requests of anything that tempts a pattern are read in under a second."""

@@ -16,7 +16,7 @@ from tilth.transforms.rubrics.constraint_text import Sentence
 _SMALL: Final = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
     " sixteen seventeen eighteen nineteen twenty"
-)  # noqa: E501
+)
 _TENS: Final = "thirty forty fifty sixty seventy eighty ninety"
 NUMBERS: Final = {
     **{word: value for value, word in enumerate(_SMALL.split(), 1)},
@@ -128,7 +128,8 @@ _FRAGMENT_END: Final = re.compile(
 )
 _LEAD: Final = re.compile(r"^\W*(?:no [^.]{1,40},\W*)?$")
 _QUESTION: Final = re.compile(
-    r"^\W*(?:(?:so|and|ok|okay|hi|hello|hey)\W+)?(?:in [^,]{3,30}, )?(?:what|who|when|where|which|why|how (?:is|are|does|did|was|were))\b"
+    r"^\W*(?:(?:so|and|ok|okay|hi|hello|hey)\W+)?(?:in [^,]{3,30}, )?(?:what|who|when|where|which|why|how (?:is|"
+    r"are|does|did|was|were))\b"
 )
 _ANSWERING: Final = re.compile(r"(?:\bin|\busing|\bwith)\W*$")
 

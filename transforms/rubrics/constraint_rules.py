@@ -98,8 +98,9 @@ def _rule(
     return Rule(re.compile(pattern), lambda _, __: [(verifier, arguments)], negatable=negatable, made=made)
 
 
-def _no(thing: str, verifier: str, **arguments: object) -> Rule:
-    return _rule(rf"{_NO} (?:\w+(?:,| or|,? and) )?(?:{thing}){_END}", verifier, negatable=False, **arguments)
+def _no(thing: str, verifier: str, **arguments: int) -> Rule:
+    pattern = re.compile(rf"{_NO} (?:\w+(?:,| or|,? and) )?(?:{thing}){_END}")
+    return Rule(pattern, lambda _, __: [(verifier, {**arguments})], negatable=False)
 
 
 def _items(text: str) -> list[str]:
@@ -176,7 +177,8 @@ _JSON: Final = (
     r"(?: (?:only|just|nothing but|with|in|a|an|the|valid|raw|pure|well-formed|single|strict|as|result|output|"
     r"answer|format))*)"
     rf" json(?![- ]schema|l\b)(?: (?:object|array|format|document|file|output|form|list|response|data))*{_ONLY_JSON}"
-    rf"(?:(?:[:,] an? (?:object|array|list))?,? (?:with|containing|having|using)(?: (?:the|only|these|following|exactly|two|three|four))* (?:keys?|"
+    rf"(?:(?:[:,] an? (?:object|array|list))?,? (?:with|containing|having|using)(?: (?:the|only|these|following|"
+    rf"exactly|two|three|four))* (?:keys?|"
     rf"fields?|properties|attributes)(?: (?:named|called))?:? (?P<keys>{_LIST}))?"
     r"(?=\W|$)(?!(?: (?:files? (?:is|are|in)|to |into |parser|api|schema)))"
 )

@@ -59,7 +59,8 @@ _REQUEST: Final = re.compile(
     rf"great|yes|well)\b[\s,!]*)*"
     rf"(?:please|pls|kindly|just)?[\s,]*(?:{_VERBS})\b"
     rf"|\b(?:please|pls|kindly)[\s,]+(?:\w+ly )?(?:{_VERBS})\b"
-    rf"|\b(?:can|could|would|will|may) you\b|\bi(?:'d| would) like\b|\bi (?:want|need)(?: you| it| this| an?| \d+| two| three| four| five| ten|"
+    rf"|\b(?:can|could|would|will|may) you\b|\bi(?:'d| would) like\b|\bi (?:want|need)(?: you| it| this| an?|"
+    rf" \d+| two| three| four| five| ten|"
     rf" some|\b[^.]{{0,30}}\bfor me)\b"
     rf"|\byour (?:task|job|goal|answer|response|reply|output|entire|whole)\b|[,:]\s*(?:and |then |please |"
     rf"but )?(?:{_VERBS})\b"
@@ -86,10 +87,12 @@ _OTHER: Final = re.compile(
 )
 _STATEMENT: Final = re.compile(
     r"\W*(?:(?:i|we|he|she|they|there|my|our|his|her|their|someone|people)\b"
-    r"|the (?!(?:words?|phrases?|terms?|keywords?|answer|response|reply|output|text|result|summary|essay|story|first word)\b))"
+    r"|the (?!(?:words?|phrases?|terms?|keywords?|answer|response|reply|output|text|result|summary|essay|story|"
+    r"first word)\b))"
 )
 _MAKING: Final = re.compile(
-    r"\b(?:write|writes|create|make|makes|build|implement|develop|design|generate|code|program|need|want|give me|fix|add|"
+    r"\b(?:write|writes|create|make|makes|build|implement|develop|design|generate|code|program|need|want|"
+    r"give me|fix|add|"
     r"convert|refactor|debug|draw|returns?|prints?|matches)\b"
 )
 _ANSWER_FIRST: Final = re.compile(r"\W*in (?:just |exactly |only )?\w+ \w+,")  # "In one sentence, what is …?"

@@ -65,7 +65,8 @@ def constraint_criteria(prompts: pl.DataFrame, weight: float = 1.0) -> pl.DataFr
         for prompt_id, text in said.iter_rows()
         for one in constraints_in(text)
     ]
-    schema = dict.fromkeys(("prompt_id", "title", "description", "program"), pl.String)
+    names = ("prompt_id", "title", "description", "program")
+    schema: dict[str, type[pl.String]] = dict.fromkeys(names, pl.String)
     return criteria_rows(
         pl.DataFrame(rows, schema).with_columns(
             weight=pl.lit(weight),

@@ -11,7 +11,7 @@ from typing import Any, Final  # Any: parsed JSON
 from tilth.transforms.rubrics.verifier_text import code_blocks
 
 LANGUAGES: Final = ("json", "python", "xml", "yaml")
-MAX_CODE: Final = 50_000
+MAX_CODE: Final = 20_000
 MAX_DEPTH: Final = (
     60  # parsers of Python and YAML take time that grows with the square of the depth, or worse
 )

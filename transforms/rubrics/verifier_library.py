@@ -408,7 +408,7 @@ _SINGLE: Final = (
         "Has a postscript.",
         _NONE,
         lambda reply, _: any(map(_POSTSCRIPT.match, reply.splitlines())),
-        "a line that starts with P.S.",
+        "a line that starts with PS or P.S",
     ),
     Verifier(
         "date_format",

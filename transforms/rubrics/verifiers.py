@@ -169,12 +169,28 @@ class Phrase:
         return f" {form or 'and'} ".join(f'"{text}"' for text in texts)
 
 
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """The name of an argument in capitals in place of its value, for listings of the library."""
+
+    name: str
+
+    def __format__(self, form: str) -> str:
+        if "|" in form:
+            comparison, noun, *_ = form.split("|")
+            return f"{comparison} {self.name.upper()} {_plural(noun)}".strip()
+        return "" if form == "place" else self.name.upper()
+
+
+def _plural(noun: str) -> str:
+    if noun.startswith("placeholder"):
+        return noun.replace("placeholder", "placeholders")
+    return f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+
+
 def _counted(value: int, form: str, every: Arguments) -> str:
     comparison, noun, *tolerance = form.split("|")
-    off = every[tolerance[0]] if tolerance else 0
-    plural = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
-    if noun.startswith("placeholder"):
-        plural = noun.replace("placeholder", "placeholders")
+    off, plural = every[tolerance[0]] if tolerance else 0, _plural(noun)
     lead = f"Between {max(0, value - off)} and {value + off}" if off else f"{comparison} {value}".strip()
     if value == 0 and comparison:
         return f"No {plural}"
@@ -245,10 +261,13 @@ def value_form(verifier: Verifier) -> str:
 
 
 def library() -> list[dict[str, object]]:
-    """All verifiers as plain data: name, what is described, the form of a value, arguments with docs and bounds."""
+    """All verifiers as plain data: name, what a reply does that passes, the form of a value, what is counted how, and
+    the arguments with docs and bounds.
+    """
     return [
         {
             "verifier": verifier.name,
+            "checks": verifier.describe.format(**{name: Blank(name) for name in verifier.arguments}),
             "value": value_form(verifier),
             "doc": verifier.doc,
             "arguments": {
