@@ -168,6 +168,25 @@ def test_a_copy_that_nobody_graded_leaves_no_hole() -> None:
     assert found.height == 1
 
 
+def test_a_prompt_without_a_rubric_is_not_blamed_on_judges() -> None:
+    """No score of the prompt at all: one row that says so, and the other prompt has its pair."""
+    rows, others = replies(["a", "b"]), replies(["c", "d"], "q")
+    every = pl.concat([rows, others])
+    found = rubric_pairs(every, scored(rows, [0.0, 1.0]), graded(rows), BestOfN())
+    assert _sides(found.kept) == [("b", "a")]
+    assert found.dropped.select("reason", "key").rows() == [("no_criterion", content_id("prompts", "q"))]
+    told = scored(others, [None, None]).with_columns(reason=pl.lit("no_criterion"))
+    both = pl.concat([scored(rows, [0.0, 1.0]), told], how="diagonal")
+    again = rubric_pairs(every, both, graded(every), BestOfN())
+    assert again.dropped.equals(found.dropped)
+    assert again.kept.equals(found.kept)
+    none = rubric_pairs(others, scored(rows, [0.0, 1.0]), graded(rows), BestOfN())
+    assert (none.kept.height, none.dropped.height) == (0, 1)
+    nothing = rubric_pairs(others.clear(), scored(rows, [0.0, 1.0]).clear(), graded(rows).clear(), BestOfN())
+    assert nothing.kept.is_empty()
+    assert nothing.dropped.is_empty()
+
+
 def test_scores_of_other_replies_and_prompts_take_no_part() -> None:
     """A score under another prompt, or of a reply that is not among the responses, is passed over."""
     rows = replies(["a", "b"])
