@@ -145,6 +145,15 @@ def test_what_several_faulted_at_similar_prompts_is_a_criterion() -> None:
     assert distilled(prompts(PEAS), *unknown).height == 1  # each conversation is a user of its own
 
 
+def test_so_many_and_so_similar_prompts_lend() -> None:
+    """`similar_prompts` counts others than the prompt itself, and `min_similarity` says which are similar."""
+    lent = [complaint(PEAS_TOO, "You left out how deep.", user) for user in ("ann", "bob")]
+    own = complaint(PEAS, "Too long!")
+    assert distilled(prompts(PEAS), own, *lent, similar_prompts=1).height == 2
+    assert distilled(prompts(PEAS), own, *lent, min_similarity=0.99).height == 1
+    assert distilled(prompts(PEAS), own, *lent, similar_prompts=0).height == 1
+
+
 def test_like_complaints_are_one_criterion_in_the_most_central_words() -> None:
     """A group is told in the words of its medoid; what is unlike stays apart."""
     central = "You forgot the third paragraph."
@@ -209,7 +218,7 @@ WORLD = st.lists(
     ),
     max_size=14,
 )
-MANY = settings(deadline=None, max_examples=20)
+MANY = settings(deadline=None, max_examples=12)
 
 
 @given(WORLD)

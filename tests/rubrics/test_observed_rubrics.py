@@ -135,7 +135,7 @@ WORLD = st.lists(
 
 
 @given(WORLD, st.lists(st.tuples(st.integers(0, 5), st.sampled_from(WORDS)), max_size=8), st.randoms())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 def test_rows_decide_nothing(pairs: list[Row], told: list[tuple[int, str]], random: Random) -> None:
     """Shuffled pairs and rationales give the same rubrics, and every prompt has one or is counted."""
     heard = [complaint(pairs[at], text, str(n)) for n, (at, text) in enumerate(told) if at < len(pairs)]

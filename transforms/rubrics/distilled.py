@@ -160,8 +160,9 @@ def _similar(
     lenders = lent.unique("prompt_id", keep="any").sort("prompt_id")
     words, theirs = (one.select(user_words("prompt")).to_series().to_list() for one in (prompts, lenders))
     # One more: the nearest may be the prompt itself.
-    wanted = config.similar_prompts + 1 if config.similar_prompts else 0
-    found = nearest(words, theirs, wanted, retrieval).filter(pl.col("similarity") >= config.min_similarity)
+    found = nearest(words, theirs, config.similar_prompts + 1, retrieval).filter(
+        pl.col("similarity") >= config.min_similarity
+    )
     named = found.with_columns(
         prompts.get_column("prompt_id").gather(found.get_column("query")).alias("asked"),
         lenders.get_column("prompt_id").gather(found.get_column("document")),
