@@ -107,6 +107,56 @@ def test_what_follows_from_another_is_not_said_twice() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("said", "verifier", "arguments"),
+    [
+        ("in at most 50 words", "max_words", {"limit": 50}),
+        ("in no more than fifty words", "max_words", {"limit": 50}),
+        ("in 50 words or less", "max_words", {"limit": 50}),
+        ("in under 50 words", "max_words", {"limit": 49}),
+        ("in fewer than 1,000 words", "max_words", {"limit": 999}),
+        ("in at least two hundred words", "min_words", {"limit": 200}),
+        ("in more than 50 words", "min_words", {"limit": 51}),
+        ("in over 50 words", "min_words", {"limit": 51}),
+        ("in 50+ words", "min_words", {"limit": 50}),
+        ("in 50 words", "exact_words", {"count": 50, "tolerance": 5}),
+        ("in about 50 words", "exact_words", {"count": 50, "tolerance": 10}),
+        ("in exactly 50 words", "exact_words", {"count": 50}),
+        ("in 5 words", "exact_words", {"count": 5}),
+        ("in a single sentence", "exact_sentences", {"count": 1}),
+        ("in about three paragraphs", "exact_paragraphs", {"count": 3, "tolerance": 1}),
+    ],
+)
+def test_a_limit_means_what_it_says(said: str, verifier: str, arguments: dict[str, int]) -> None:
+    """Strict and weak comparisons, number words, tolerance."""
+    assert found(f"Explain tides {said}.") == {program_of(verifier, arguments)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I have to write an essay in exactly 500 words and include at least 3 sources. Please help me choose a topic.",
+        "How do I explain tides in under 100 words? Give me advice.",
+        "My boss told me to answer in French. Please draft an excuse.",
+        "If I ask you to answer in three sentences, will you do it? Please tell me.",
+        "Do you think I should write in all caps? Please tell me.",
+        "Write a function that returns at most 10 words as JSON.",
+        "Describe tea in sentences of 10 words each.",
+        "Write a story with a title of at most 8 words.",
+    ],
+)
+def test_what_is_reported_supposed_or_about_a_part_is_no_constraint_on_the_whole(text: str) -> None:
+    """What others demand, what might be asked, what a program or a part must do."""
+    assert found(text) == set()
+
+
+def test_only_the_start_of_a_long_request_is_read() -> None:
+    """What follows 4,000 characters is pasted text."""
+    stated = "Use at most 80 words."
+    assert found(f"Tell me about tea. {'Tea is nice. ' * 100}{stated}")
+    assert not found(f"Tell me about tea. {'Tea is nice. ' * 400}{stated}")
+
+
 LEADS = (
     "Tell me about tea. {}",
     "{} What is tea?",

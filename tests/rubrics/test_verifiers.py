@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tilth.schemas import BadInput
 from tilth.transforms.rubrics.criteria import CRITERIA, GRADES, REPLIES, criteria_rows
+from tilth.transforms.rubrics.verifier_code import MAX_DEPTH
 from tilth.transforms.rubrics.verifiers import (
     VERIFIERS,
     Argument,
@@ -78,6 +79,7 @@ PROGRAMS = programs()
         ("exact_list_items", {"count": 3}, LIST, True),
         ("exact_bullets", {"count": 2}, LIST, True),
         ("exact_numbered_items", {"count": 3}, LIST, True),
+        ("exact_bullets", {"count": 2}, "- a\n    - b\n    - c\n- d", True),
         ("max_list_items", {"limit": 0}, "No list.\n\n* * *\n\n**Bold** text", True),
         ("max_list_items", {"limit": 0}, "A\n* b", False),
         ("exact_headings", {"count": 2}, "## One\ntext\n**Two:**\ntext #three", True),
@@ -144,6 +146,7 @@ PROGRAMS = programs()
         ("language", {"code": "ja"}, "私は毎日コーヒーを飲みます。", True),
         ("language", {"code": "zh"}, "私は毎日コーヒーを飲みます。", False),
         ("language", {"code": "zh"}, "我每天早上都喝一杯咖啡。", True),
+        ("language", {"code": "ja"}, "我每天早上都喝一杯咖啡。", False),
         ("language", {"code": "ru"}, "Мы каждый день пьём чай на кухне.", True),
         ("language", {"code": "uk"}, "Ми щодня п'ємо чай на кухні.", True),
         ("language", {"code": "ru"}, ENGLISH, False),
@@ -246,6 +249,33 @@ def test_hostile_code_within_the_limit_takes_no_time(unit: str) -> None:
             before = time.process_time()
             verdict(program, unit * (size // len(unit)))
             assert time.process_time() - before < 1
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "{a: ",
+        "[x for ",
+        "(lambda x: ",
+        "f(x=",
+        "{**",
+        "print(",
+        "f'{",
+        "(x:=",
+        "([{",
+        "a[",
+        "(a, b)[",
+        "print (",
+    ],
+)
+@pytest.mark.parametrize("tail", ["", "x", ":", " = 3"])
+def test_code_as_deep_as_is_parsed_takes_no_time(unit: str, tail: str) -> None:
+    """Brackets nested to the limit, and left open, which parsers of Python have taken exponential time for."""
+    nested = unit * (MAX_DEPTH // sum(map(unit.count, "([{"))) + tail
+    before = time.process_time()
+    for language in ("python", "yaml"):
+        verdict(program_of("code_parses", {"language": language}), nested)
+    assert time.process_time() - before < 1
 
 
 def test_bombs_are_refused_not_unfolded() -> None:
