@@ -143,6 +143,7 @@ def test_a_limit_means_what_it_says(said: str, verifier: str, arguments: dict[st
         "Write a function that returns at most 10 words as JSON.",
         "Describe tea in sentences of 10 words each.",
         "Write a story with a title of at most 8 words.",
+        "That's not a proof, that's one line. Where are the steps?",
     ],
 )
 def test_what_is_reported_supposed_or_about_a_part_is_no_constraint_on_the_whole(text: str) -> None:

@@ -98,7 +98,9 @@ _SUBJECT: Final = re.compile(
     rf"\b(?:it|this|that|they|(?:the|your|my) (?:\w+ )?{_THING}|you|length|limit)\b(?: \w+){{0,3}}? (?:should|"
     rf"must|needs? to|has to|have to|can|may|shall|will|is to|cannot|can't|shouldn't|mustn't|not)"
     rf"(?: \w+){{0,5}}?\W*$"
-    r"|\b(?:so (?:that )?(?:it|they)|that|which)(?: is| are|'s|'re)(?: \w+){0,2}\W*$"
+)
+_RELATIVE: Final = re.compile(
+    r"\b(?:so (?:that )?(?:it|they)|that|which)(?: is| are|'s|'re)(?: \w+){0,2}\W*$"
 )
 _STATES: Final = re.compile(
     r"\b(?:word count|word limit|length|limit|size|max(?:imum)? length)\b(?: is| of| should be)?[ :=]*$"
@@ -186,7 +188,12 @@ def _limits_reply(sentence: Sentence, found: re.Match[str], *, asked: bool) -> b
         ) or not before.strip(" \n\t,.:-in")
     if _SUBJECT.search(before) or _STATES.search(before):
         return True
-    if sentence.asks and (_PREPOSITION.search(before) or _OBJECT.search(before) or _compound(found, before)):
+    if sentence.asks and (
+        _PREPOSITION.search(before)
+        or _RELATIVE.search(before)
+        or _OBJECT.search(before)
+        or _compound(found, before)
+    ):
         return True
     whole = bool(_FRAGMENT.search(before) and _FRAGMENT_END.match(after))
     return (
