@@ -72,7 +72,7 @@ _COUNT: Final = re.compile(
     rf"(?P<about>{_ABOUT})|"
     rf"(?P<exact>{_EXACT}))? ?(?:(?P<low>between )?(?P<first>{NUMBER})(?P<plus>\+)?(?: ?(?:-|to|and|"
     rf"or) ?(?P<second>{NUMBER}))?)"
-    rf"(?P<hyphen>[- ]|  )?{_ADJECTIVES}{{0,3}}(?:{_UNIT})(?![\w-])"
+    rf"(?:[- ]|  )?{_ADJECTIVES}{{0,3}}(?:{_UNIT})(?![\w-])"
     rf"(?P<after> (?:or|and) (?:less|fewer|under|below|shorter|more|longer|above)\b|"
     rf",? (?:at (?:the )?)?(?:max(?:imum)?|most|min(?:imum)?|least)\b)?"
 )
@@ -196,11 +196,7 @@ def _limits_reply(sentence: Sentence, found: re.Match[str], *, asked: bool) -> b
     ):
         return True
     whole = bool(_FRAGMENT.search(before) and _FRAGMENT_END.match(after))
-    return (
-        whole
-        and (compared or bool(found["hyphen"]))
-        and (sentence.asks or (asked and _LEAD.search(before) is not None))
-    )
+    return whole and (sentence.asks or (asked and _LEAD.search(before) is not None))
 
 
 def _compound(found: re.Match[str], before: str) -> bool:
