@@ -63,6 +63,8 @@ bench: $(STAMP) ## what speed and memory claims rest on: the main job, the worke
 	$(BIN)/python benchmarks/inference/bench.py
 	$(BIN)/python benchmarks/label_integrity.py
 	$(BIN)/python benchmarks/wildfeedback_cost.py
+	$(BIN)/python benchmarks/reasons_cost.py
+	$(BIN)/python benchmarks/reasons_speed.py
 	$(BIN)/python benchmarks/feedback_classifier.py
 
 bench-vllm: $(VLLM_STAMP) ## tokens per second of ours beside raw vLLM, on the CPU (about ten minutes)
