@@ -142,14 +142,7 @@ def print_scores(found: Report) -> None:
 
 def print_verifiers(rows: list[dict[str, Any]]) -> None:
     """Prints the library of verifiers for people."""
-    shown = [
-        {
-            "verifier": row["verifier"],
-            "value": row["value"],
-            "what it says": row["doc"],
-        }
-        for row in rows
-    ]
+    shown = [{"verifier": row["verifier"], "value": row["value"], "checks": row["checks"]} for row in rows]
     print_rows(shown, "none", "verifiers")
 
 

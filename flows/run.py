@@ -97,7 +97,7 @@ def job_of(recipe: str, settings: Settings) -> Job:
     if known.without_model and not settings.names_a_model:
         config = known.without_model(config)
     models = {role: identify(settings.role(role)) for role in known.roles(config)}
-    witnesses = known.witnesses(config) if models else {}
+    witnesses = known.witnesses(config)
     workspace, salt = settings.workspace.rstrip("/"), logs.ingest.user_salt
     return Job(recipe, logs, config, models, witnesses, origin, workspace, salt)
 

@@ -43,13 +43,13 @@ def test_the_result_of_a_run_is_json(folder: Path) -> None:
     assert {"run_id", "rows_in", "rows_quarantined", "datasets", "seconds"} <= set(result)
     assert (result["status"], result["seconds"]) == ("unchanged", {})
     assert {"name", "version", "rows", "snapshot_id"} == set(result["datasets"][0])
-    assert [d["name"].partition(".")[0] for d in result["datasets"]] == ["observed"] * 6
+    assert [d["name"].partition(".")[0] for d in result["datasets"]] == ["observed"] * 7
     assert "TILTH_USER_SALT" in result["warnings"][0]
 
 
 def test_every_view_speaks_json(folder: Path) -> None:
     """ls, show, head, query, check and inspect print JSON that a program can use."""
-    assert len(read(tilth(folder, "catalog", "ls", "--json"))) == 6
+    assert len(read(tilth(folder, "catalog", "ls", "--json"))) == 7
     version = read(tilth(folder, "catalog", "show", "observed.pairs", "--json"))["version"]
     rows = read(tilth(folder, "catalog", "head", f"observed.pairs@{version}", "-n", "2", "--json"))
     assert len(rows) == 2

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from integration.sample_world import FILES, World
+from tilth.transforms.rubrics.criteria import criteria_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("samples")]
 
@@ -140,7 +141,7 @@ def test_pairs_name_the_user_turns_they_come_from(world: World) -> None:
     known = set(world.table("feedback")["id"])
     pairs = world.table("pairs").filter(pl.col("origin") == "observed_recovery")
     assert all(set(ids) <= known and len(ids) >= 2 for ids in pairs["feedback_ids"])
-    rationales = world.table("rationales")
+    rationales = world.table("rationales").filter(kind="user_complaint")
     assert set(pairs["id"]) <= set(rationales["pair_id"])
     turns = {
         m["content"] for ms in world.table("conversations")["messages"] for m in ms if m["role"] == "user"
@@ -169,3 +170,24 @@ def test_unpaired_rows_are_shuffled(world: World) -> None:
     changes = sum(one != other for one, other in pairwise(labels))
     assert changes > min(labels.count(True), labels.count(False)) / 2
     assert (unpaired["prompt_id"] == unpaired["prompt_id"].shift()).sum() == 0
+
+
+def test_rubrics_say_what_users_and_requests_demand(world: World) -> None:
+    """Each rubric is of a prompt of some pair; complaints are users' words, programs were tried on both sides."""
+    rubrics, pairs = world.table("rubrics"), world.table("pairs")
+    assert rubrics.height > 10
+    assert set(rubrics["prompt_id"]) <= set(pairs["prompt_id"])
+    criteria = criteria_of(rubrics)
+    turns = " ".join(
+        " ".join(m["content"].split())
+        for ms in world.table("conversations")["messages"]
+        for m in ms
+        if m["role"] == "user"
+    )
+    voiced = criteria.filter(source="complaint")
+    words = voiced["description"].str.extract("“(.*)”").to_list()
+    assert words and all(said in turns for said in words)
+    assert set(voiced["feedback_ids"].explode()) <= set(world.table("feedback")["id"])
+    by_program = criteria.filter(check="program")
+    assert by_program.height > 0 and by_program["pass_rate"].null_count() < by_program.height
+    assert set(rubrics["method"]) == {"rules"}

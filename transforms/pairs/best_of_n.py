@@ -43,8 +43,10 @@ class BestOfN:
             raise ConfigError("the guards of best-of-n pairs", found=found, wanted="0 or more; 1 or more")
 
 
-def best_of_n_pairs(ratings: pl.DataFrame, policy: BestOfN, scores: pl.DataFrame | None = None) -> Ruled:
-    """Rows of `pairs` of origin `best_of_n`, at most one a prompt; a prompt without is one row of `quarantine`.
+def best_of_n_pairs(
+    ratings: pl.DataFrame, policy: BestOfN, scores: pl.DataFrame | None = None, origin: str = "best_of_n"
+) -> Ruled:
+    """Rows of `pairs` of one origin, at most one a prompt; a prompt without is one row of `quarantine`.
 
     Replies of one prompt and conversation are compared; equal texts (case and white space aside) are one reply, scored
     with their mean. A reply that lacks the score of some scorer takes no part.
@@ -53,6 +55,7 @@ def best_of_n_pairs(ratings: pl.DataFrame, policy: BestOfN, scores: pl.DataFrame
         ratings: rows of the table: the replies, with the judgments that stand behind them.
         policy: guards and choices.
         scores: `SCORES` of these replies; without it, the ratings are the scores.
+        origin: what the pairs are called.
     """
     replies = distinct(ratings)
     given = (
@@ -66,7 +69,7 @@ def best_of_n_pairs(ratings: pl.DataFrame, policy: BestOfN, scores: pl.DataFrame
         .agg(pl.col("score").mean())
     )
     choices = best_and_worst(merged, policy.combine, GROUP)
-    ruled = rule_pairs(sides(choices.drop(GROUP), replies, "best_of_n"), _objections(policy))
+    ruled = rule_pairs(sides(choices.drop(GROUP), replies, origin), _objections(policy))
     left = without_pair(ratings, choices, Reason.JUDGES_FAILED)
     return Ruled(ruled.kept, pl.concat([ruled.dropped, left]))
 

@@ -12,7 +12,6 @@ from tilth.transforms.pairs.candidates import Ruled, quarantined
 from tilth.transforms.pairs.rated import GROUP
 
 ORIGIN: Final = "rubric"
-_ORIGINS: Final = ('{"origin":"best_of_n"', f'{{"origin":"{ORIGIN}"')  # how a payload begins
 
 
 def rubric_pairs(
@@ -44,10 +43,9 @@ def rubric_pairs(
             judgment_ids=pl.col("judgment_ids").fill_null(pl.lit([], pl.List(pl.String))),
         )
     )
-    ruled = best_of_n_pairs(rows.drop("score"), policy)
-    payload = pl.col("payload").str.replace(*_ORIGINS, literal=True)
+    ruled = best_of_n_pairs(rows.drop("score"), policy, origin=ORIGIN)
     bare = _without_rubric(responses.join(ruled_by, on="prompt_id", how="anti"))
-    return Ruled(_named(ruled.kept, graded), pl.concat([ruled.dropped.with_columns(payload), bare]))
+    return Ruled(_told_how(ruled.kept, graded), pl.concat([ruled.dropped, bare]))
 
 
 def _by_criteria(scores: pl.DataFrame) -> pl.DataFrame:
@@ -57,11 +55,11 @@ def _by_criteria(scores: pl.DataFrame) -> pl.DataFrame:
     return scores.filter(pl.col("reason").ne_missing(Reason.NO_CRITERION.value))
 
 
-def _named(pairs: pl.DataFrame, judgments: pl.DataFrame) -> pl.DataFrame:
+def _told_how(pairs: pl.DataFrame, judgments: pl.DataFrame) -> pl.DataFrame:
     by_model = judgments.filter(pl.col("method") != "rules").get_column("id").unique()
     asked = pl.col("judgment_ids").list.set_intersection(by_model.implode()).list.len() > 0
     method = pl.when(asked).then(pl.lit("model")).otherwise(pl.lit("rules"))
-    return pairs.with_columns(origin=pl.lit(ORIGIN), method=method)
+    return pairs.with_columns(method=method)
 
 
 def _without_rubric(responses: pl.DataFrame) -> pl.DataFrame:

@@ -35,6 +35,7 @@ from tilth.transforms.rubrics.grading import (
     program_judgments,
 )
 from tilth.transforms.rubrics.merging import Merging, merged
+from tilth.transforms.rubrics.orbit import RETRIEVED
 from tilth.transforms.rubrics.passrates import PassRates, pass_filtered
 from tilth.transforms.rubrics.quality import Filters, filtered, measured
 from tilth.transforms.rubrics.retrieval import Retrieval
@@ -269,10 +270,6 @@ def _prompts(task: Task) -> pl.DataFrame:
         return prompts
     retrieved = rows_of(task, "retrieved", pl.DataFrame(schema=RETRIEVED))
     return prompts.join(retrieved, on="prompt_id", how="left", maintain_order="left")
-
-
-RETRIEVED = pl.Schema({"prompt_id": pl.String, "retrieved_ids": pl.List(pl.String)})
-"""The seeds that a model was shown for a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
