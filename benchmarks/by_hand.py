@@ -19,6 +19,8 @@ from tilth.transforms.feedback import mine, observe_reactions
 from tilth.transforms.hygiene import SplitConfig, assign, keys
 from tilth.transforms.pairs import PairPolicy, recovery_pairs, settle, sibling_pairs, unpaired_labels
 from tilth.transforms.rationales import user_complaints
+from tilth.transforms.rationales.factors import factor_rationales
+from tilth.transforms.rubrics.observed import observed_rubrics
 
 SLICE = 50_000
 COLUMNS = {"id": pl.String, "user": pl.String, "model": pl.String, "messages": PL_MESSAGES}
@@ -41,7 +43,7 @@ def read(source: str) -> pl.DataFrame:
 
 
 def by_hand(source: str, out: Path) -> dict[str, int]:
-    """Writes the six tables below `out` and returns their rows."""
+    """Writes the seven tables below `out` and returns their rows."""
     conversations = read(source)
     assigned = assign(keys(conversations), SplitConfig())
     conversations = conversations.with_columns(assigned["split"]).filter(assigned["keep"])
@@ -60,13 +62,15 @@ def by_hand(source: str, out: Path) -> dict[str, int]:
         rationales.append(user_complaints(found, signals, part))
         dropped += [recovered.dropped, siblings.dropped, labels.dropped]
     settled = settle(pl.concat(pairs), pl.concat(unpaired), pl.concat(rationales), 0)
+    demanded = observed_rubrics(settled.pairs, settled.rationales)
     tables = {
         "conversations": conversations,
         "feedback": pl.concat(feedback),
         "pairs": settled.pairs,
         "unpaired": settled.unpaired,
-        "rationales": settled.rationales,
-        "quarantine": pl.concat([*dropped, settled.dropped]),
+        "rationales": pl.concat([settled.rationales, factor_rationales(settled.pairs)]),
+        "rubrics": demanded.rubrics,
+        "quarantine": pl.concat([*dropped, settled.dropped, demanded.dropped]),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in tables.items():

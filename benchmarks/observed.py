@@ -24,7 +24,7 @@ from generate import generate
 HERE = Path(__file__).resolve().parent
 BENCH = HERE.parent / ".bench"
 TILTH = [sys.executable, "-m", "tilth.flows.cli"]
-TABLES = ("conversations", "feedback", "pairs", "unpaired", "rationales", "quarantine")
+TABLES = ("conversations", "feedback", "pairs", "unpaired", "rationales", "rubrics", "quarantine")
 SAMPLE_S = 0.05
 
 
