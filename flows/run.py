@@ -52,8 +52,9 @@ class Job:
 
     @property
     def run_id(self) -> str:
-        """128 bits of everything that decides the outcome: code version, configuration, what the sources hold."""
-        return fingerprint([tilth.__version__, self.name, self.public_config, list(self.origin.known_by)])
+        """128 bits of everything that decides the outcome: code version, tables, configuration, what sources hold."""
+        made = [tilth.__version__, self.name, list(self.recipe.lineage)]
+        return fingerprint([*made, self.public_config, list(self.origin.known_by)])
 
 
 def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:

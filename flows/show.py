@@ -331,7 +331,10 @@ def print_record(record: Row) -> None:
         _print_line(console, name, _line(value))
     for name, items in lists.items():
         for item in items:
-            _print_line(console, name, _criterion(item) if "weight" in item else _message(item))
+            if "weight" in item:
+                _print_whole(console, name, _criterion(item))
+            else:
+                _print_line(console, name, _message(item))
 
 
 def _message(message: Row) -> str:
@@ -344,7 +347,7 @@ def _criterion(criterion: Row) -> str:
     kind = criterion["kind"].replace("_", " ")
     measured = {"met by": criterion["pass_rate"], "discriminates": criterion["discrimination"]}
     found = ", ".join(f"{name} {value:.2f}" for name, value in measured.items() if value is not None)
-    said = f"[bold]{criterion['weight']:+.2f}[/bold] {kind}, {criterion['check']}: {_line(criterion['description'])}"
+    said = f"[bold]{criterion['weight']:+.2f}[/bold] {kind}, {criterion['check']}: {_whole(criterion['description'])}"
     return f"{said} ({found})" if found else said
 
 
@@ -352,8 +355,21 @@ def _print_line(console: Console, name: str, text: str) -> None:
     console.print(f"[dim]{name:>16}[/dim]  {text}", no_wrap=True, overflow="ellipsis", crop=False)
 
 
+def _print_whole(console: Console, name: str, text: str) -> None:
+    """As `_print_line`, but in as many lines as it takes."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(justify="right", width=16, style="dim")
+    grid.add_column(overflow="fold")
+    grid.add_row(name, text)
+    console.print(grid)
+
+
 def _line(value: Any) -> str:
     return " ".join(_cell(value).split())
+
+
+def _whole(text: str) -> str:
+    return escape(" ".join(text.split()))
 
 
 def _is_chat(value: Any) -> bool:
