@@ -145,7 +145,7 @@ def _warnings(job: Job, manifests: Sequence[Manifest]) -> list[str]:
     own = {job.models[role] for role in job.recipe.writers(job.config)}
     if own & {job.models[role] for role in job.recipe.judges(job.config)}:
         found.append(
-            "a judge is a model that wrote replies, and may prefer its own; name another with --judge"
+            "a judge is a model that wrote what it judges, and may prefer its own; name another with --judge"
         )
     return found
 

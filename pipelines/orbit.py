@@ -105,8 +105,8 @@ class Orbit:
 
 
 def writers(config: Orbit) -> list[str]:
-    """The roles that write what is judged: the policy's replies."""
-    return [config.policy]
+    """The roles that write what is judged: criteria, and the policy's replies."""
+    return [config.writer, config.policy]
 
 
 def judges(config: Orbit) -> list[str]:
@@ -116,7 +116,7 @@ def judges(config: Orbit) -> list[str]:
 
 def roles(config: Orbit) -> list[str]:
     """Whose answers the outcome rests on."""
-    return list(dict.fromkeys([config.writer, config.policy, *judges(config)]))
+    return list(dict.fromkeys([*writers(config), *judges(config)]))
 
 
 def witnesses(config: Orbit) -> dict[str, str]:

@@ -129,8 +129,8 @@ def _written(config: Rubrics) -> list[str]:
 
 
 def writers(config: Rubrics) -> list[str]:
-    """The roles that write what is judged: the policy's replies."""
-    return [config.policy] if config.policy else []
+    """The roles that write what is judged: criteria, and the policy's replies."""
+    return [*([config.writer] if _written(config) else []), *([config.policy] if config.policy else [])]
 
 
 def judges(config: Rubrics) -> list[str]:
@@ -140,8 +140,7 @@ def judges(config: Rubrics) -> list[str]:
 
 def roles(config: Rubrics) -> list[str]:
     """Whose answers the outcome rests on."""
-    asked = [config.writer] if _written(config) else []
-    return list(dict.fromkeys([*asked, *writers(config), *judges(config)]))
+    return list(dict.fromkeys([*writers(config), *judges(config)]))
 
 
 def witnesses(config: Rubrics) -> dict[str, str]:
