@@ -4,8 +4,8 @@
     python benchmarks/reasons_cost.py --rows 1000
 
 The logs are made here, and nearly every conversation gives a pair. Replies are sentences of the sample logs' replies,
-drawn until there are 200 words; requests are those of the sample logs with two such sentences, and one in three states a
-limit that a program can check. A scripted model on this machine answers every request: calls are those of a real run in
+drawn until there are 200 words; requests are those of the sample logs with two such sentences, and one in three states
+a limit that a program can check. A scripted model on this machine answers every request: calls are those of a run in
 which a model writes as many criteria and rationales as this one. A token is a word between blanks, and one more for
 each message, as the scripted server counts; a tokenizer finds more. The scripted answers are shorter than a model's.
 """
@@ -267,6 +267,9 @@ def rubrics(bench: Bench, pairs: int) -> None:
     contrast, grade = made.cost("criteria-contrast"), made.cost("grade-other")
     by_program = made.table("judgments").filter(judge=PROGRAM).height
     saved = grade * (by_program / grade.calls)
+    ask = made.stage("criteria_requests-criteria-contrast/requests")
+    said = made.stage("ask-criteria-contrast/completions")
+    assert counted(ask, said) == contrast, "the server counts otherwise"
     check = one_check(made, bench.table("observed.pairs"))
     lines = {
         "contrast (a rubric for each pair)": contrast,
