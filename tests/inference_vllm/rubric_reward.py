@@ -1,4 +1,4 @@
-"""A reward function for TRL's GRPO over `tilth export --as grpo-rubric`: what programs can check of a rubric."""
+"""A reward function for TRL's GRPO over `tilth export --format grpo-rubric`: what programs can check of a rubric."""
 
 from __future__ import annotations
 

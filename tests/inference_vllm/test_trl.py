@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,24 +74,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """An `observed` release of a log with a limit in every request, and judgments of its pairs by a fickle judge."""
     folder = tmp_path_factory.mktemp("trl")
     workspace = {"workspace": str(folder / "workspace")}
-    turns = [
-        (
-            f"{asked} Answer in at most 8 words.",
-            f"{first} [q=2] There is no other way.",
-            said,
-            f"{second} [q=8]",
-        )
-        for asked, first, said, second in complaints(PAIRS)
-    ]
-    log = write_log(
-        folder / "own.jsonl", *((*one, "perfect, that is what I needed, thank you") for one in turns)
-    )
+    turns = [_turns(n, *said) for n, said in enumerate(complaints(PAIRS))]
+    log = write_log(folder / "own.jsonl", *turns)
     run("observed", load(options={**workspace, "sources": [log], "observed": {"splits": {}}}), Conductor())
     with serve(script="sensible", position_bias=0.5) as server:
         engine = {"kind": "openai", "model": "judge-1", "base_urls": [server.url]}
         options = {**workspace, "dataset": "observed.pairs", "engine": engine}
         run("judge_training", load(options=options), Conductor())
     return World(folder, tiny_llama.build(folder / "model", max_length=LENGTH))
+
+
+def _turns(number: int, asked: str, first: str, complaint: str, second: str) -> tuple[str, ...]:
+    """A limit that the first reply breaks, with its 10 words, and the second, with 5, keeps to."""
+    return (
+        f"{asked} Answer in at most {5 + number % 5} words.",
+        f"{first} [q=2] There is no other way.",
+        complaint,
+        f"{second} [q=8]",
+        "perfect, that is what I needed, thank you",
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,6 @@ def test_rationales_train(world: World) -> None:
 def test_rubrics_train(world: World) -> None:
     """GRPO hands the reward function each prompt's own programs, and makes a step by its rewards."""
     data = world.exported("observed.rubrics", "grpo-rubric")
-    known = {row["prompt"][-1]["content"]: row["programs"] for row in data}
     seen: list[tuple[str, str]] = []
 
     def reward(prompts: Any, completions: Any, programs: Any, **columns: Any) -> list[float]:
@@ -134,7 +135,7 @@ def test_rubrics_train(world: World) -> None:
     sampled = {"num_generations": 2, "max_completion_length": 12}
     _makes_a_step(world.trainer("GRPO", data, sampled, reward_funcs=reward))
     assert len(seen) == STEP["per_device_train_batch_size"]
-    assert all(known[prompt] == of for prompt, of in seen)
+    assert all(f"at most {_limit(of)} words" in prompt for prompt, of in seen)
 
 
 def test_rewards_are_what_programs_say(world: World) -> None:
@@ -145,6 +146,11 @@ def test_rewards_are_what_programs_say(world: World) -> None:
     of = [programs[row["prompt"][-1]["content"]] for row in pairs]
     assert rubric_reward([row["chosen"] for row in pairs], of) == [1.0] * PAIRS
     assert rubric_reward([row["rejected"] for row in pairs], of) == [0.0] * PAIRS
+
+
+def _limit(programs: str) -> int:
+    (one,) = json.loads(programs)
+    return one["program"]["arguments"]["limit"]
 
 
 def _makes_a_step(trainer: Any) -> None:
