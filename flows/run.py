@@ -165,7 +165,19 @@ def _summary(job: Job, observation: Observation) -> dict[str, Any]:
     }
 
 
-_NOTED = ("cascade", "labels", "preferences", "verdict")  # prefixes of what steps with models count
+# Prefixes of what steps count beside rows: the only trace of what was merged, since stages are removed.
+_NOTED = (
+    "cascade",
+    "labels",
+    "preferences",
+    "verdict",
+    "rationales",
+    "complaints",
+    "grades",
+    "rubrics",
+    "orbit",
+    "rollouts",
+)
 
 
 def _per_source(manifests: Sequence[Manifest]) -> list[SourceCount]:

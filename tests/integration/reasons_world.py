@@ -172,7 +172,7 @@ class Released:
         settings = load(options={**self.options(recipe, server, **section), **options})
         return Made(self.workspace, run(recipe, settings, Conductor()))
 
-    def preview(self, recipe: str, server: Loopback, **section: Any) -> dict[str, Any]:
+    def preview(self, recipe: str, server: Loopback | None, **section: Any) -> dict[str, Any]:
         """What the run would ask."""
         return preview(recipe, load(options=self.options(recipe, server, **section)), Conductor())
 
@@ -200,12 +200,12 @@ def release(base: Path) -> Released:
     return Released(workspace, observe(workspace))
 
 
-def observe(workspace: Path) -> Made:
+def observe(workspace: Path, **section: Any) -> Made:
     """Runs the recipe `observed` on the log."""
     options = {
         "sources": [write_log(workspace / "log.jsonl")],
         "workspace": str(workspace),
-        "observed": {"splits": HELD_OUT},
+        "observed": {"splits": HELD_OUT, **section},
     }
     return Made(workspace, run("observed", load(options=options), Conductor()))
 

@@ -100,6 +100,16 @@ def test_the_same_command_again_does_nothing(recipe: str, released: Released, se
     assert server.stats()["received"] == before
 
 
+def test_a_new_version_of_the_parent_is_another_start(tmp_path: Path) -> None:
+    """The latest version is meant, and the run is known by it; the earlier one, when named, is the earlier run."""
+    released = Released(tmp_path, observe(tmp_path))
+    old, new = released.observed.version("pairs"), observe(tmp_path, seed=1).version("pairs")
+    names = [f"{one.name}@{one.version}" for one in (old, new)]
+    runs = [released.run("rubrics", None, {"dataset": name}) for name in (*names, "observed.pairs", names[0])]
+    assert [one.result.status for one in runs] == ["committed", "committed", "unchanged", "unchanged"]
+    assert [one.result.sources[0].source for one in runs] == [*names, names[1], names[0]]
+
+
 # Errors
 
 

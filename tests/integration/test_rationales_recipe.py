@@ -219,6 +219,11 @@ def test_failures_of_writers_and_judges_lose_rationales_and_turn_none(
     assert {"server_error", "judges_failed", "label_not_recovered"} <= set(lost["reason"])
     assert 0 < kept.height < 3 * released.table("pairs").height
     _every_sample_is_accounted_for(kept, lost, released.table("pairs")["id"].to_list())
+    counted = made.result.notes["rationales"]
+    assert counted["merged"] == sum(round(one) - 1 for one in kept["vote_share"] * kept["samples"])
+    assert {kind: counted[f"{kind}.asked"] for kind in ("specific", "option")} == dict.fromkeys(
+        ("specific", "option"), 3 * released.table("pairs").height
+    )
     honest = released.standard("rationales", server).made
     known = set(_by_model(honest).select("pair_id", "kind", "side", "text").iter_rows())
     assert set(kept.select("pair_id", "kind", "side", "text").iter_rows()) <= known
@@ -243,6 +248,7 @@ def _every_sample_is_accounted_for(kept: pl.DataFrame, lost: pl.DataFrame, pairs
 
 def test_without_a_model_there_are_the_users_words_and_measures(released: Released) -> None:
     """No engine: nobody is asked, and the rationales are complaints and measured differences, method rules."""
+    assert released.preview("rationales", None)["asked"] == []
     made = released.run("rationales", None)
     assert made.result.usage == {}
     rows = made.table("rationales")

@@ -247,7 +247,10 @@ def test_failures_of_writers_policy_and_judges_turn_no_grade_and_no_pair(
     failed = judgments.filter(verdict="failed")
     assert failed.height > 0
     assert failed["reason"].null_count() == 0
-    assert judgments.filter(pl.col("judge") != "program").height == made.stage("grade_items", "items").height
+    assert made.result.notes["grades"] == {
+        "by_program": judgments.filter(judge="program").height,
+        "for_judges": judgments.filter(judge="shaky-rubrics").height,
+    }
     _is_right(made)
 
 
@@ -274,6 +277,7 @@ def test_without_a_model_programs_grade_and_rules_write(released: Released) -> N
     """No engine: nobody is asked; hard rules are graded by programs, complaints stand with no grade, method rules."""
     made = released.run("rubrics", None)
     assert made.result.usage == {}
+    assert made.result.notes["grades"]["by_program"] == made.table("judgments").height
     rubrics = made.table("rubrics")
     assert rubrics.height == released.table("pairs").height
     assert set(rubrics["method"]) == {"rules"}

@@ -210,7 +210,7 @@ class GradeItems:
         grades = grade_by_program(criteria, replies)
         out.write("grades", grades)
         out.count("grades.by_program", grades.height)
-        out.count("grades.asked", graded.items.height)
+        out.count("grades.for_judges", graded.items.height)
 
 
 def _graded(task: Task) -> pl.DataFrame:
