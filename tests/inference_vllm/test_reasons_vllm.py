@@ -33,9 +33,7 @@ PAIRS: Final = 8
 SAMPLES: Final = 2  # of the policy
 EVIDENCES: Final = 2  # of the judge that is to be trained
 SEEDS: Final = Path(__file__).parents[2] / "samples/rubrics/seeds.jsonl"
-# As a model is served whose answers may hold quotation marks: vLLM's first choice, xgrammar 0.2, allows no escape in a
-# string with a maxLength, and lets control characters through (mlc-ai/xgrammar#800).
-ANSWERS: Final = {"backend": "guidance", "disable_any_whitespace": True}
+ANSWERS: Final = {"backend": "xgrammar", "disable_any_whitespace": True}
 DRAWN: Final = {"temperature": 1.0, "answer_tokens": 800}
 REPLIES: Final = {"temperature": 1.0, "answer_tokens": 60}  # so that some are cut off
 SECTIONS: Final[Mapping[str, Mapping[str, Any]]] = {

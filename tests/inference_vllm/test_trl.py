@@ -13,13 +13,13 @@ from typing import Any, Final  # Any: datasets and TRL are not installed where t
 import pytest
 
 import tiny_llama
-from inference_vllm.rubric_reward import rubric_reward
 from integration.wild_world import complaints, write_log
 from loopback import serve
 from tilth.flows.conductor import Conductor
 from tilth.flows.export import export
 from tilth.flows.run import run
 from tilth.flows.settings import load
+from tilth.transforms.rubrics.reward import rubric_reward
 
 pytestmark = [
     pytest.mark.vllm,

@@ -54,6 +54,39 @@ def _check_json(text: str, schema: str, finish_reason: str) -> str:
     return bare
 
 
+_VALUES: Final = frozenset({"enum", "const", "default", "examples"})  # what they hold is no schema
+_NAMED: Final = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions"}
+)  # schemas by names of ours
+
+
+@functools.lru_cache(maxsize=256)
+def unbounded(schema: str) -> str:
+    """The schema as engines are asked to hold it: without `maxLength`, which `fitted` alone sees to.
+
+    Where xgrammar (0.2, vLLM's default) counts the characters of a string, it lets no escape through: a model cannot
+    quote a quotation mark, a line break or a backslash (mlc-ai/xgrammar#800). And some servers refuse the keyword.
+    """
+    return orjson.dumps(_unbounded(orjson.loads(schema))).decode()
+
+
+def _unbounded(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_unbounded(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: value for key, value in node.items() if key != "maxLength"}
+    return {key: _below(key, value) for key, value in kept.items()}
+
+
+def _below(key: str, value: Any) -> Any:
+    if key in _VALUES:
+        return value
+    if key in _NAMED and isinstance(value, dict):
+        return {name: _unbounded(one) for name, one in value.items()}
+    return _unbounded(value)
+
+
 @functools.lru_cache(maxsize=256)
 def _validator(schema: str) -> Any:
     import jsonschema  # only where there is a schema: it takes 0.2 s to load

@@ -17,6 +17,7 @@ from tilth.schemas import Reason
 from tilth.transforms.inference.engines import Load
 from tilth.transforms.inference.failures import CallFailed
 from tilth.transforms.inference.requests import Completion, Request
+from tilth.transforms.inference.structured import unbounded
 
 TOP_LOGPROBS: Final = 20  # what OpenAI and vLLM give at most without being configured
 AMBIGUOUS_SHARE: Final = 1e-3  # of the choices' probability, that may lie on tokens which begin two of them
@@ -64,7 +65,7 @@ def _shape(request: Request, *, vllm: bool) -> dict[str, Any]:
             if vllm
             else _promised(_wrapped(request.choices))
         )
-    return {} if request.schema is None else _promised(orjson.Fragment(request.schema))
+    return {} if request.schema is None else _promised(orjson.Fragment(unbounded(request.schema)))
 
 
 def _promised(schema: object) -> dict[str, Any]:

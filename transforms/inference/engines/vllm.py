@@ -30,6 +30,7 @@ from tilth.transforms.inference.engines.vllm_identity import identify, pinned_re
 from tilth.transforms.inference.engines.vllm_process import last_lines, write_config
 from tilth.transforms.inference.failures import CallFailed, EngineDied, EngineFailed
 from tilth.transforms.inference.requests import Completion, Request
+from tilth.transforms.inference.structured import unbounded
 
 __all__ = ["OWN_ARGS", "VllmEngine", "engine", "identify"]
 
@@ -295,7 +296,7 @@ class VllmEngine:
         if request.choices is not None:
             shape = given.StructuredOutputsParams(choice=list(request.choices))
         elif request.schema is not None:
-            shape = given.StructuredOutputsParams(json=request.schema)
+            shape = given.StructuredOutputsParams(json=unbounded(request.schema))
         return given.SamplingParams(
             temperature=s.temperature, top_p=s.top_p, max_tokens=s.max_tokens, stop=list(s.stop), seed=s.seed,
             structured_outputs=shape, logprob_token_ids=None if tokens is None else list(tokens),

@@ -1,4 +1,8 @@
-"""A reward function for TRL's GRPO over `tilth export --format grpo-rubric`: what programs can check of a rubric."""
+"""A reward function for trainers, over `tilth export --format grpo-rubric`: what programs can check of a rubric.
+
+With TRL: `trl grpo --reward_funcs tilth.transforms.rubrics.reward.rubric_reward`. What only a judge can check takes a
+judge: the exported columns `rubric` and `ground_truth` hold all criteria for a reward of your own.
+"""
 
 from __future__ import annotations
 
