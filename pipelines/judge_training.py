@@ -30,9 +30,9 @@ from tilth.transforms.stage import Manifest, outputs, parts
 NAME: Final = "judge_training"
 LINEAGE: Final[Mapping[str, tuple[str, ...]]] = {
     "pairs": ("judgments",),
-    "responses": ("pairs",),
-    "judgments": ("pairs", "judges"),
-    "quarantine": ("pairs", "judgments"),
+    "responses": ("parent.pairs",),
+    "judgments": ("parent.pairs", "judges"),
+    "quarantine": ("parent.pairs", "judgments"),
 }
 TABLES: Final = tuple(LINEAGE)
 PASSING: Final = frozenset[tuple[str, str]]()

@@ -43,11 +43,11 @@ from tilth.transforms.stage import Manifest, outputs, parts
 
 NAME: Final = "orbit"
 LINEAGE: Final[Mapping[str, tuple[str, ...]]] = {
-    "rubrics": ("pairs", "conversations", "seeds", "model"),
+    "rubrics": ("parent.pairs", "parent.conversations", "seeds", "model"),
     "pairs": ("rubrics", "responses", "judgments"),
-    "responses": ("pairs", "policy"),
+    "responses": ("parent.pairs", "policy"),
     "judgments": ("rubrics", "responses", "judges"),
-    "quarantine": ("pairs", "conversations", "rubrics", "responses"),
+    "quarantine": ("parent.pairs", "parent.conversations", "rubrics", "responses"),
 }
 TABLES: Final = tuple(LINEAGE)
 PASSING: Final = rubrics.PASSING

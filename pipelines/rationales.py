@@ -39,11 +39,12 @@ from tilth.transforms.rubrics.steps import Sides
 from tilth.transforms.stage import Manifest, outputs, parts
 
 NAME: Final = "rationales"
+# Tables of the release that the recipe reads are named after `parent`.
 LINEAGE: Final[Mapping[str, tuple[str, ...]]] = {
-    "rationales": ("pairs", "rationales", "model"),
-    "responses": ("pairs",),
+    "rationales": ("parent.pairs", "parent.rationales", "model"),
+    "responses": ("parent.pairs",),
     "judgments": ("rationales", "judges"),
-    "quarantine": ("pairs", "rationales"),
+    "quarantine": ("parent.pairs", "rationales"),
 }
 TABLES: Final = tuple(LINEAGE)
 PASSING: Final = frozenset[tuple[str, str]]()

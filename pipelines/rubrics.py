@@ -53,11 +53,11 @@ from tilth.transforms.stage import Manifest, outputs, parts
 
 NAME: Final = "rubrics"
 LINEAGE: Final[Mapping[str, tuple[str, ...]]] = {
-    "rubrics": ("pairs", "feedback", "conversations", "preferences", "model"),
+    "rubrics": ("parent.pairs", "parent.feedback", "parent.conversations", "parent.preferences", "model"),
     "pairs": ("rubrics", "responses", "judgments"),
-    "responses": ("pairs", "policy"),
+    "responses": ("parent.pairs", "policy"),
     "judgments": ("rubrics", "responses", "judges"),
-    "quarantine": ("pairs", "rubrics", "responses"),
+    "quarantine": ("parent.pairs", "rubrics", "responses"),
 }
 TABLES: Final = tuple(LINEAGE)
 PASSING: Final = frozenset(

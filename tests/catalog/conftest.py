@@ -74,8 +74,8 @@ def coherent_rows() -> Rows:
         ],
         "rationales": [
             {"id": "4" * 32, "pair_id": "1" * 32, "kind": "user_complaint", "text": "no, not on the roof",
-             "evidence": [{"side": "rejected", "quote": "not on the roof"}], "feedback_ids": ["f" * 32],
-             "conversation_id": "c" * 32, "method": "rules", "split": "train"},
+             "evidence": [{"side": "rejected", "quote": "not on the roof"}], "factors": [],
+             "feedback_ids": ["f" * 32], "conversation_id": "c" * 32, "method": "rules", "split": "train"},
         ],
         "quarantine": [
             {"id": "5" * 32, "source": "log", "stage": "ingest", "reason": "broken_json", "key": "log#row=2",

@@ -10,7 +10,18 @@ import pytest
 
 pytestmark = [pytest.mark.prefect, pytest.mark.xdist_group("prefect")]
 LOGS = Path(__file__).resolve().parents[2] / "samples" / "logs"
-STAGES = {"plan", "ingest", "assign", "mine", "pair", "settle", "audit", "commit"}
+STAGES = {
+    "plan",
+    "ingest",
+    "assign",
+    "mine",
+    "pair",
+    "settle",
+    "rule_rationales",
+    "rubrics",
+    "audit",
+    "commit",
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,11 @@ def test_a_run_is_a_flow_run(prefect_api: str, tmp_path: Path, monkeypatch: pyte
     assert {task.name.partition("-")[0] for task in client.read_task_runs()} == STAGES
     assert {task.state_name for task in client.read_task_runs()} == {"Completed"}
     keys = {artifact.key for artifact in client.read_artifacts()}
-    assert {"tilth-checks", "tilth-datasets", *(f"tilth-{stage}" for stage in STAGES)} <= keys
+    assert {
+        "tilth-checks",
+        "tilth-datasets",
+        *(f"tilth-{stage.replace('_', '-')}" for stage in STAGES),
+    } <= keys
     (checks,) = [artifact for artifact in client.read_artifacts() if artifact.key == "tilth-checks"]
     assert "chosen_equals_rejected" in str(checks.data)
 

@@ -6,13 +6,15 @@ from typing import Final
 
 import polars as pl
 
-from tilth.schemas import conform, content_ids
+from tilth.schemas import conform, content_ids, polars_schema
 from tilth.schemas.ids import messages_key
 from tilth.transforms.pairs import replies, sentences
 from tilth.transforms.pairs.standing import worded
 
 SHORT_TURN_CHARS: Final = 280
 MIN_STRENGTH: Final = 0.55  # below it a signal is implicit, such as a request put again: no reason in words
+# An empty list and not null: Iceberg's own reader knows no null list of structs.
+NO_FACTORS: Final = pl.lit([], polars_schema("rationales")["factors"]).alias("factors")
 _PAIR_KEY: Final = ["record_id", "prompt_id", "reply"]
 
 
@@ -108,7 +110,7 @@ def _rows(matched: pl.DataFrame) -> pl.DataFrame:
         text=quoted("turn", "start", "end"), evidence="quotes", method="method", kind=pl.lit("user_complaint"),
     )  # fmt: skip
     ids = content_ids(rows, "rationales", [pl.col("pair_id"), pl.col("kind"), pl.col("text")])
-    found = conform(rows.with_columns(ids.alias("id")), "rationales").sort(
+    found = conform(rows.with_columns(ids.alias("id"), NO_FACTORS), "rationales").sort(
         "id", "conversation_id", "feedback_ids"
     )
     return found.unique(["id", "conversation_id"], keep="first", maintain_order=True)
