@@ -23,6 +23,7 @@ def columns(report: AuditReport) -> set[tuple[str, str]]:
     return {(check.table, check.column) for check in report.failed_critical}
 
 
+@pytest.mark.slow
 def test_a_coherent_release_passes(stage: Callable[..., Any]) -> None:
     """A release in which everything fits has no failure and leaves no check open: what names no judgment needs none."""
     report = audit(stage("r1"))
@@ -39,6 +40,7 @@ def broken(table: str, row: int = 0, **change: Any) -> Change:
     return apply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "failure"),
     [
@@ -68,6 +70,7 @@ def test_a_critical_failure_is_named(
         report.refuse()
 
 
+@pytest.mark.slow
 def test_people_stay_in_one_split(rows: Callable[[], Any], stage: Callable[..., Any]) -> None:
     """One user with conversations in train and in test is found, and so is one record."""
     changed = rows()
@@ -76,6 +79,7 @@ def test_people_stay_in_one_split(rows: Callable[[], Any], stage: Callable[..., 
     assert {("conversations", "users_in_two_splits"), ("conversations", "records_in_two_splits")} <= found
 
 
+@pytest.mark.slow
 def test_a_warning_does_not_block(rows: Callable[[], Any], stage: Callable[..., Any]) -> None:
     """Neighbours with one prompt are reported and the release may go on."""
     changed = rows()
@@ -98,6 +102,7 @@ def planted(value: Any) -> Any:
             return value
 
 
+@pytest.mark.slow
 def test_no_text_of_a_row_reaches_the_report(rows: Callable[[], Any], stage: Callable[..., Any]) -> None:
     """With a secret in every text column of every table, almost all checks fail and none repeats it."""
     texts = {t: [n for n in s.names if str(s.field(n).type) == "string"] for t, s in TABLES.items()}
@@ -128,6 +133,7 @@ def test_only_the_asked_tables_are_judged(stage: Callable[..., Any]) -> None:
     assert report.metrics["feedback"]["evidence_compared"] == 2
 
 
+@pytest.mark.slow
 def test_empty_tables_pass(stage: Callable[..., Any]) -> None:
     """No rows break no rule; that there are none is a warning."""
     report = audit({table: [] for table in TABLES})
@@ -150,6 +156,7 @@ def test_failures_come_first(rows: Callable[[], Any], stage: Callable[..., Any])
     assert (shown[0]["column"], shown[0]["severity"]) == ("reason_unknown", "critical")
 
 
+@pytest.mark.slow
 def test_a_committed_version_is_audited_again(catalog: Catalog, stage: Callable[..., Any]) -> None:
     """`tilth check` judges one dataset with the tables of its own release at hand, not with later ones."""
     catalog.publish(Release("observed", "r1", stage("r1"), date=date(2026, 11, 21)))

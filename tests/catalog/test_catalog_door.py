@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import date
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ def test_the_door_is_small() -> None:
     assert callable(tilth.catalog.query)
 
 
+@pytest.mark.slow
 def test_importing_the_room_loads_nothing_heavy() -> None:
     """The engines are loaded by what uses them, not by the import."""
     code = f"import sys, tilth.catalog; print([m for m in {HEAVY!r} if m in sys.modules])"

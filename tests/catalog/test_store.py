@@ -35,6 +35,7 @@ def test_publish_gives_all_tables_one_label(catalog: Catalog, stage: Callable[..
     assert versions[0].properties["tilth.run_id"] == "r1"
 
 
+@pytest.mark.slow
 def test_rows_come_back_as_they_were(
     catalog: Catalog, stage: Callable[..., Any], rows: Callable[[], Any], as_arrow: Callable[..., pa.Table]
 ) -> None:
@@ -58,6 +59,7 @@ def test_parts_keep_the_order_they_are_given_in(catalog: Catalog, stage: Callabl
     assert catalog.head("observed.unpaired", 2)["id"].to_list() == ["8" * 32, "7" * 32]
 
 
+@pytest.mark.slow
 def test_a_run_is_published_once(catalog: Catalog, stage: Callable[..., Any]) -> None:
     """Publishing a committed run again returns its versions and makes none, even after a newer run."""
     first = publish(catalog, "r1", stage("r1"))
@@ -71,6 +73,7 @@ def test_a_run_is_published_once(catalog: Catalog, stage: Callable[..., Any]) ->
     assert catalog.find_run("observed", "r3") is None
 
 
+@pytest.mark.slow
 def test_a_new_version_replaces_and_the_old_stays_readable(
     catalog: Catalog, stage: Callable[..., Any], rows: Callable[[], Any]
 ) -> None:

@@ -262,6 +262,7 @@ def test_a_rule_leaves_its_input_as_it_was(rule: str, conversations: pl.DataFram
     assert all(a.equals(b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["recovery_pairs", "sibling_pairs", "unpaired_labels"])
 def test_what_a_rule_drops_is_quarantine(rule: str, conversations: pl.DataFrame) -> None:
     """Dropped candidates have the columns of quarantine, and stand for no source row."""

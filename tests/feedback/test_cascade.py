@@ -44,6 +44,7 @@ def asked_and_answered(rows: pl.DataFrame, settled: Settled, items: Sequence[dic
     return joined(settled, made.feedback, made.answered, rows)
 
 
+@pytest.mark.slow
 def test_rules_settle_what_they_are_sure_of() -> None:
     """A loud complaint and a plain request need no model; what is in between does; no text says nothing."""
     assert fate("q", "An answer.", SURE) == ["rules"]
@@ -53,6 +54,7 @@ def test_rules_settle_what_they_are_sure_of() -> None:
     assert fate("q") == []
 
 
+@pytest.mark.slow
 def test_other_languages_are_left_to_the_model() -> None:
     """Rules and classifier are for English; without a model such turns are unread, and said to be."""
     spoken = ("q", "An answer.", PLAIN, "Another.", SURE)
@@ -63,6 +65,7 @@ def test_other_languages_are_left_to_the_model() -> None:
     assert (settled.asked.height, settled.feedback.height) == (2, 0)
 
 
+@pytest.mark.slow
 def test_the_modes_ask_about_nothing_or_about_everything() -> None:
     """Mode rules gives exactly what mining by rules gives; mode all asks about each turn with text."""
     rows = talks(talk("q", "a", SURE, "b", FAINT, "c", PLAIN))
@@ -96,6 +99,7 @@ def test_the_documented_figures_of_the_defaults_are_those_of_the_sample() -> Non
     }
 
 
+@pytest.mark.slow
 def test_every_turn_has_one_fate_and_the_counts_add_up() -> None:
     """Turns are settled or asked; conversations in which nothing is asked are calls saved."""
     rows = talks(talk("q", "a", SURE, "b", FAINT, called="x"), talk("q", "a", PLAIN, called="y"))
@@ -123,12 +127,14 @@ def test_a_turn_that_paths_share_is_settled_once() -> None:
         assert sorted(asked) == sorted([(name("one"), 2), (name("one"), 4), (name("two"), 4)])
 
 
+@pytest.mark.slow
 def test_a_shared_turn_whose_owner_is_gone_is_asked_about_all_the_same() -> None:
     """A duplicate path that was set aside takes no turn with it."""
     rows = talks(talk("q", "a", FAINT, "c", FAINT, called="two", record="tree", owned_from=3))
     assert settle_turns(rows).asked.get_column("message_index").to_list() == [2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("p_sat", "p_dsat", "settled_by", "polarities"),
     [
@@ -165,6 +171,7 @@ def test_a_classifiers_own_row_keeps_the_contract_and_names_no_label_it_cannot_k
     assert [flag for flag, count in counts.items() if count] == []
 
 
+@pytest.mark.slow
 def test_the_rules_are_sure_before_a_classifier_is_asked() -> None:
     """A strong signal of the rules stands, whatever the classifier says."""
     rows = talks(talk("q", "a", SURE))

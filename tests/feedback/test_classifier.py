@@ -67,6 +67,7 @@ def model() -> Classifier:
     return train(talks(), labels_of_people(talks()), CONFIG)
 
 
+@pytest.mark.slow
 @given(TEXTS)
 @settings(max_examples=60, deadline=None)
 def test_a_text_has_the_same_ngrams_wherever_it_stands(texts: list[str]) -> None:
@@ -240,6 +241,7 @@ def test_a_group_is_never_split_between_training_and_testing() -> None:
     assert (together.turns, together.support) == (120, 60)
 
 
+@pytest.mark.slow
 def test_a_classifier_that_learned_nothing_gives_the_share_of_the_label() -> None:
     """Scores that run against the labels on unseen turns are not turned around."""
     rng = np.random.default_rng(7)

@@ -56,6 +56,7 @@ def test_figures_are_printed_with_intervals(labelled: Path, capsys: pytest.Captu
     assert all(low <= value <= high for value, low, high in (row["recall"] for row in figures.values()))
 
 
+@pytest.mark.slow
 def test_only_the_asked_fold_is_read(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Held-out turns stay out unless asked for."""
     assert evaluate.read_labelled(labelled, "dev").height == 8

@@ -39,6 +39,7 @@ def found_by(pattern: Pattern, texts: tuple[str, ...]) -> list[bool]:
     return [at in found for at in range(len(texts))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [*SAT, *DSAT])
 def test_examples_beside_each_pattern(label: str) -> None:
     """A pattern finds each `match` and no `no_match`, and has at least one of either."""
@@ -59,6 +60,7 @@ def test_every_label_has_patterns_in_a_packaged_file() -> None:
     assert all(lexicon()[label] for label in (*SAT, *DSAT))
 
 
+@pytest.mark.slow
 def test_the_prefilter_never_hides_a_match() -> None:
     """Whatever a pattern matches holds one of the words that the prefilter asks for."""
     for pattern in prefilter.patterns():
@@ -129,6 +131,7 @@ def test_a_broken_entry_is_refused(entry: dict[str, object], monkeypatch: pytest
         patterns.lexicon.__wrapped__()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), min_size=1))
 def test_spoken_text_keeps_every_place(texts: list[str]) -> None:

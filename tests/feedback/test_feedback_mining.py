@@ -114,6 +114,7 @@ def test_thanks_that_close_and_thanks_before_a_request_are_told_apart() -> None:
     assert "gratitude" in going_on["labels"]
 
 
+@pytest.mark.slow
 def test_a_repeated_request_is_a_revision_and_a_new_topic_in_the_same_words_is_not() -> None:
     """Saying the same again is dissatisfaction; swapping the one word that matters is a new request."""
     first = "Which museums in Vienna are open on Mondays?"
@@ -281,6 +282,7 @@ def test_scores_rank_what_mining_emits() -> None:
     assert high.min() > low.max()  # pyright: ignore[reportOperatorIssue]
 
 
+@pytest.mark.slow
 def test_the_threshold_is_the_rules() -> None:
     """A higher `min_strength` keeps a subset."""
     strict = mine(MANY, FeedbackRules(min_strength=0.7)).feedback
@@ -288,6 +290,7 @@ def test_the_threshold_is_the_rules() -> None:
     assert strict.get_column("strength").min() >= 0.7  # pyright: ignore[reportOperatorIssue]
 
 
+@pytest.mark.slow
 def test_the_input_stays_as_it_was() -> None:
     """Mining and scoring leave the frame equal, and the rules pickle."""
     before = MANY.clone()

@@ -144,6 +144,7 @@ def test_a_turn_of_both_kinds_gives_two_rows() -> None:
     assert rows == [("negative", ["style", "ignored"], True), ("positive", ["acknowledgement"], False)]
 
 
+@pytest.mark.slow
 def test_a_turn_answered_twice_is_one_signal_and_contradictions_are_refused() -> None:
     """Labels are put together; two targets for one turn are set aside, not chosen between."""
     again = label(

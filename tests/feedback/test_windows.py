@@ -38,6 +38,7 @@ def questions(draw: st.DrawFn) -> tuple[list[dict[str, str]], list[tuple[int, in
     return messages, draw(st.lists(st.sampled_from(able), unique=True)) if able else []
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(questions())
 def test_every_turn_in_question_is_asked_about_once_with_what_it_needs(

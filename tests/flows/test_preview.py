@@ -60,7 +60,7 @@ def test_replies_of_ultrafeedback_are_exact(server: Loopback, tmp_path: Path) ->
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_table_says_what_it_was_made_from(recipe: str) -> None:
-    """The lineage of a recipe names every table it commits, and leads back to the sources, or to the release it reads."""
+    """The lineage of a recipe names every table it commits; it leads back to sources, or to the release it reads."""
     lineage = RECIPES[recipe].lineage
     roots = {f"parent.{table}" for table in RECIPES[recipe].tables} or {"sources"}
     assert lineage.keys() <= TABLES.keys()

@@ -131,6 +131,7 @@ def test_nothing_gives_nothing() -> None:
 people = st.lists(st.lists(st.integers(0, 30), max_size=3), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(people, st.integers(0, 5))
 def test_nothing_of_one_user_is_in_two_splits(users: list[list[int]], seed: int) -> None:
@@ -152,6 +153,7 @@ def test_nothing_of_one_user_is_in_two_splits(users: list[list[int]], seed: int)
     assert all(len(splits) == 1 for splits in homes.values())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32))
 def test_the_outcome_does_not_depend_on_the_order_of_rows(seed: int) -> None:

@@ -174,6 +174,7 @@ def test_no_injection_leaves_its_block(place: str) -> None:
         _check(PLACES[place], text)
 
 
+@pytest.mark.slow
 @given(text=texts, place=st.sampled_from(sorted(PLACES)))
 def test_no_text_leaves_its_block(text: str, place: str) -> None:
     """The same, for arbitrary text and for tangles of marks and control tokens."""
@@ -511,6 +512,7 @@ def test_prompts_pickle() -> None:
     assert again.render({"a": "x"}) == said
 
 
+@pytest.mark.slow
 def test_rendering_is_the_same_in_every_process() -> None:
     """Equal values give equal bytes under another hash seed: answers are cached by them."""
     code = (

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tilth.transforms.inference.engines.vllm_process import last_lines
 
@@ -22,6 +23,7 @@ OWNER = (
 )
 
 
+@pytest.mark.slow
 def test_processes_end_with_their_owner_and_write_to_its_log(tmp_path: Path) -> None:
     """After `kill -9` of the owner the process is gone; all that it wrote is in the log, not on the terminal."""
     log = tmp_path / "vllm.log"

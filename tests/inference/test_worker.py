@@ -89,6 +89,7 @@ def answer(
         return asyncio.run(Worker(engine, cache, "model@1", given, account).run(jobs))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_answers_are_joined_by_id_alone(

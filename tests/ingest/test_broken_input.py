@@ -136,6 +136,7 @@ def test_empty_file_has_no_rows(tmp_path: Path) -> None:
     assert sum(batch.rows_in for batch in batches) == 0
 
 
+@pytest.mark.slow
 def test_row_of_fifty_megabytes(tmp_path: Path, ingest: Any) -> None:
     """A message of 50 MB is set aside with at most 64 KiB of it, from JSONL and from a JSON array."""
     huge = json.dumps(messages(("user", "x" * 50_000_000), OK))
@@ -189,6 +190,7 @@ def test_truncated_compressed_file_keeps_the_rows_before_the_cut(
     assert found.rows_in == found.conversations.get_column("record_rows").sum() + 1
 
 
+@pytest.mark.slow
 def test_broken_compressed_stream_is_unreadable_from_there(tmp_path: Path, ingest: Any) -> None:
     """Garbage within a gzip stream ends the reading with one row set aside, and no error."""
     data = gzip.compress("\n".join(json.dumps(chat(n, said=str(n * 7919))) for n in range(50_000)).encode())
@@ -295,6 +297,7 @@ def test_json_suffix_may_hold_lines(tmp_path: Path, ingest: Any) -> None:
         assert (name, found.rows_in, found.conversations.height) == (name, 2, 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=12),
@@ -348,6 +351,7 @@ def test_array_elements_are_found_whatever_the_blocks(
     assert all(isinstance(chunk, text.JsonChunk) for chunk in chunks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("range_bytes", [1, 50, 333, 1000, 10**6])
 def test_planned_ranges_give_the_whole_file(range_bytes: int, jsonl: Write) -> None:
     """Tasks over ranges of any size give the same rows as one task, and the same ids."""

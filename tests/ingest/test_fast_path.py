@@ -240,6 +240,7 @@ def test_both_paths_read_any_jsonl_alike(data: st.DataObject, shape: str, config
         assert_same(path, "jsonl", shape, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["jsonl", "parquet"])
 def test_both_paths_read_odd_values_alike(container: str, tmp_path: Path) -> None:
     """Each odd text, id and instant in a row that is clean otherwise gives the same on both paths."""

@@ -55,6 +55,7 @@ def emojis(rows: list[dict[str, Any]], alive: set[str], name: str) -> int:
     return sum(name in names for names in marked)
 
 
+@pytest.mark.slow
 def test_tau_bench_airline(ingest: Any) -> None:
     """All 200 runs are read, every turn in place, tool calls beside the turns that made them."""
     path = real("tau_bench/gpt-4o-airline.json")

@@ -246,6 +246,7 @@ def mirrored(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(world, rules, st.randoms(use_true_random=False))
 def test_permuted_rows_change_nothing(made: dict[tuple[str, str], Any], how: Aggregation, lot: Any) -> None:
@@ -256,6 +257,7 @@ def test_permuted_rows_change_nothing(made: dict[tuple[str, str], Any], how: Agg
     assert by_panel(rows[order], how, WEIGHTS).equals(by_panel(rows, how, WEIGHTS))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(world, rules)
 def test_swapped_replies_swap_the_verdict(made: dict[tuple[str, str], Any], how: Aggregation) -> None:
@@ -266,6 +268,7 @@ def test_swapped_replies_swap_the_verdict(made: dict[tuple[str, str], Any], how:
     assert one.select(same).equals(other.select(same))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(world, world, rules)
 def test_other_items_change_nothing(
@@ -278,6 +281,7 @@ def test_other_items_change_nothing(
     assert kept.equals(alone.drop("needs_person"))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(world, rules)
 def test_every_margin_agrees_with_its_verdict(made: dict[tuple[str, str], Any], how: Aggregation) -> None:

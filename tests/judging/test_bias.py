@@ -80,6 +80,7 @@ def test_a_planted_position_bias_is_recovered(planted: float, samples: int) -> N
     assert found.high - found.low < 0.08
 
 
+@pytest.mark.slow
 def test_the_interval_covers_as_it_says() -> None:
     """Over 100 judges with the same bias, 95 % intervals hold the planted share in 90 to 100 %."""
     held = 0

@@ -115,6 +115,7 @@ def test_other_verdicts_are_refused(said: int | None) -> None:
         all_true(pl.DataFrame([("p", "r", "j", said)], schema=_CHECKS, orient="row"))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(_WORLDS, st.randoms())
 def test_no_violator_is_chosen_and_no_failed_reply_is_used(world: World, order: random.Random) -> None:
@@ -133,6 +134,7 @@ def test_no_violator_is_chosen_and_no_failed_reply_is_used(world: World, order: 
         assert high > low
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(_WORLDS, st.sampled_from([1, 0, -1, None]))
 def test_what_is_trained_on_satisfies(world: World, baseline: int | None) -> None:

@@ -259,6 +259,7 @@ configs = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(worlds(), configs, st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_every_pair_is_right_over_wrong(world: World, config: Curation, shuffle: int) -> None:
@@ -285,6 +286,7 @@ def test_every_pair_is_right_over_wrong(world: World, config: Curation, shuffle:
     assert sorted([*seen, *lost]) == sorted(world.items["item_id"])
 
 
+@pytest.mark.slow
 @given(worlds(), st.randoms(use_true_random=False))
 @settings(max_examples=15, deadline=None)
 def test_neither_failures_nor_repetition_turn_a_label(world: World, draws: random.Random) -> None:

@@ -104,6 +104,7 @@ def test_each_answer_is_judged_beside_its_own_reference() -> None:
     assert said(results) == WANTED
 
 
+@pytest.mark.slow
 @given(st.randoms())
 @settings(max_examples=20, deadline=None)
 def test_the_order_of_rows_decides_nothing(chance: Any) -> None:
@@ -272,6 +273,7 @@ def test_what_is_not_known_is_null() -> None:
     assert score(results_with({}))["clusters"] == []
 
 
+@pytest.mark.slow
 def test_the_interval_covers_as_often_as_it_says() -> None:
     """For 100 items and a true rate of 0.7, about 95 of 100 intervals hold it, and are as wide as they must be."""
     import numpy as np

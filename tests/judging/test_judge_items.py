@@ -141,6 +141,7 @@ def test_items_and_orders_follow_from_content_alone(seed: int) -> None:
     assert judge_requests(one, protocol).asked.equals(judge_requests(two, protocol).asked)
 
 
+@pytest.mark.slow
 @given(
     replies=st.integers(1, 5),
     rotations=st.integers(1, 6),
@@ -195,6 +196,7 @@ def test_replies_stand_where_the_order_says() -> None:
         assert shown == ["Why?", *(["left", "right"][place] for place in order)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_of_users_and_models_stays_material(text: str) -> None:
     """A reply, a wish or a turn that gives orders stands in one block of its own, and nothing of it outside."""
@@ -250,6 +252,7 @@ def test_the_shape_of_an_answer_has_evidence_first() -> None:
 # Answers
 
 
+@pytest.mark.slow
 @given(
     values=st.lists(st.integers(1, 10), min_size=2, max_size=12),
     seed=st.integers(0, 2**16),
@@ -276,6 +279,7 @@ def test_order_of_rows_changes_no_judgment(values: list[int], seed: int) -> None
     )
 
 
+@pytest.mark.slow
 @given(values=st.permutations([1, 3, 5, 7, 9]), count=st.integers(1, 5), rotations=st.integers(1, 5))
 @settings(max_examples=30, deadline=None)
 def test_ratings_go_back_to_their_replies(values: list[int], count: int, rotations: int) -> None:

@@ -172,6 +172,7 @@ def written(folder: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_file_is_reported_on(tmp_path: Path) -> None:
     """Tables for people, JSON for programs, and a picture, from one file."""
     uri, picture = written(tmp_path), tmp_path / "judges.png"
@@ -218,6 +219,7 @@ def test_gold_comes_from_a_file_of_its_own(tmp_path: Path) -> None:
     assert rounded(with_it["panel"]) == rounded(json.loads(ran("--verdicts", uri, "--json"))["panel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
 def test_pictures_of_both_kinds(tmp_path: Path, form: str, start: bytes) -> None:
     """Votes and labels are drawn, also where much is unknown, in each form; other forms are refused before any work."""

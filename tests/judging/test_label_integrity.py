@@ -92,6 +92,7 @@ def test_labels_are_right_whatever_the_place_does(
     assert permuted.ruled.dropped.equals(plain.ruled.dropped)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(MARKS, HABITS)
 def test_sides_that_are_swapped_swap_the_verdict(marks: list[tuple[int, int]], habits: Habits) -> None:
@@ -113,6 +114,7 @@ def test_sides_that_are_swapped_swap_the_verdict(marks: list[tuple[int, int]], h
         assert there[other] == TURNED.get(here[item], here[item])
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(MARKS, HABITS, st.integers(0, 2**20))
 def test_a_failure_takes_its_own_item_and_changes_no_other(
@@ -137,6 +139,7 @@ def test_a_failure_takes_its_own_item_and_changes_no_other(
     assert labels(left).items() <= labels(whole).items()
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(MARKS, HABITS, st.integers(0, 2**12))
 def test_other_items_change_nothing(marks: list[tuple[int, int]], habits: Habits, mask: int) -> None:
@@ -215,6 +218,7 @@ def test_a_judge_that_is_wrong_in_both_orders_is_believed() -> None:
     assert set(kept["conversation_id"]).isdisjoint(better["conversation_id"])
 
 
+@pytest.mark.slow
 def test_the_rule_of_means_has_no_such_guarantee() -> None:
     """A tie in one order and a preferred place in the other have a mean that prefers the worse reply: `both_orders` is
     the default for that reason.

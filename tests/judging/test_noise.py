@@ -70,6 +70,7 @@ def test_accuracy_counts_where_the_preferred_reply_stood() -> None:
     assert accuracy(failed) == Accuracy(0, None, None, None, None)
 
 
+@pytest.mark.slow
 def test_the_random_order_follows_from_the_item() -> None:
     """`random` is the same whatever the order of rows and whichever items stand beside; about half take each order."""
     names = [f"item {n}" for n in range(2000)]

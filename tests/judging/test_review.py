@@ -228,6 +228,7 @@ def test_more_than_half_of_the_people_decide() -> None:
     assert told.counts == {**wanted, "not_unanimous": 2}
 
 
+@pytest.mark.slow
 @given(st.permutations(range(8)))
 def test_the_order_of_verdicts_decides_nothing(order: list[int]) -> None:
     """Permuted rows give the same gold verdicts and counts."""

@@ -79,6 +79,7 @@ def test_a_prompt_without_rollouts_is_not_calibrated() -> None:
     assert calibrated(_rewards([2.0]), other).get_column("calibrated").to_list() == [None]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(_REWARDS, min_size=1, max_size=8), st.randoms())
 def test_rows_in_another_order_or_twice_change_nothing(values: list[float], random: object) -> None:

@@ -94,6 +94,7 @@ def test_prompts_with_a_missing_score_are_counted_apart() -> None:
     assert math.isnan(ties_score(alone).total)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=5), st.randoms())
 def test_the_order_of_rows_is_nothing(scores: list[float], random: object) -> None:

@@ -106,6 +106,7 @@ def test_a_match_without_a_winner_is_settled_by_lot_and_is_no_preference(verdict
     assert champions(next_round(this, found), found).get_column("by_lot").all()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.randoms(), st.sampled_from([0.0, 0.3]))
 def test_swapped_sides_and_shuffled_rows_change_no_result(order: random.Random, unsure: float) -> None:
@@ -190,6 +191,7 @@ def _contestants(entries: pl.DataFrame) -> pl.DataFrame:
     return entries.select("response_id", contestant=pl.col("response_id").str.slice(-3))
 
 
+@pytest.mark.slow
 def test_tournaments_find_known_strengths_again() -> None:
     """Over 300 prompts the ranking is the known one, and the intervals hold most of the true ratings."""
     truth = _strengths(8, 80)

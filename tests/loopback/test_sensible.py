@@ -90,6 +90,7 @@ def test_key_words_are_the_longest_that_are_new() -> None:
     assert (key_word("roof", "the roof"), key_word("")) == ("roof", "")
 
 
+@pytest.mark.slow
 def test_clear_words_become_feedback_with_its_sentence() -> None:
     """A complaint and a thank you are labelled as such, with the sentence and the target; all else is none."""
     settled = settle_turns(TALK, ASK_ALL)
@@ -164,6 +165,7 @@ def test_an_honest_judge_is_right_in_both_orders() -> None:
     }
 
 
+@pytest.mark.slow
 def test_planted_errors_come_as_often_as_they_are_planted() -> None:
     """The place errs, ties and answers that are no JSON have about their shares, the same ones every time."""
     rows = items(

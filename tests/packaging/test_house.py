@@ -84,6 +84,7 @@ def test_layers_hold() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_help_is_instant() -> None:
     """`tilth --help` takes under half a second of CPU."""
     program = [sys.executable, "-m", "tilth.flows.cli", "--help"]

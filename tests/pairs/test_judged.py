@@ -211,6 +211,7 @@ def test_order_of_rows_and_fate_of_others_change_no_label(said: dict[str, list[S
     assert not {name for name, count in counts.items() if count} - ids_are_made_up - facts
 
 
+@pytest.mark.slow
 @given(said=opinions, failing=st.sampled_from(list(PANEL)))
 @settings(max_examples=30, deadline=None)
 def test_a_judge_that_fails_turns_no_label_round(said: dict[str, list[Says]], failing: str) -> None:

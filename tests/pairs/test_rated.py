@@ -62,6 +62,7 @@ def test_all_pairs_are_those_far_enough_apart() -> None:
     assert _sides(found) == sorted(wanted)
 
 
+@pytest.mark.slow
 def test_the_rejected_side_is_drawn_evenly() -> None:
     """Over many prompts each of the three others is drawn about as often, and the seed decides."""
     table = pl.concat([rated([1, 5, 2, 3], prompt=f"p{n}") for n in range(600)])

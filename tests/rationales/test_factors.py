@@ -232,6 +232,7 @@ def test_only_replies_of_the_assistant_are_measured() -> None:
     assert counts["quotations"] == (0, 0)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6), st.randoms(use_true_random=False))
 @settings(max_examples=20, deadline=None)
 def test_neither_order_nor_repetition_of_rows_matters(rows: list[tuple[str, str]], draws: Any) -> None:
@@ -245,6 +246,7 @@ def test_neither_order_nor_repetition_of_rows_matters(rows: list[tuple[str, str]
     assert flaws(whole) == {}
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
 @settings(max_examples=40, deadline=None)
 def test_swapping_sides_negates_tau(rows: list[tuple[str, str]]) -> None:
@@ -260,6 +262,7 @@ def test_swapping_sides_negates_tau(rows: list[tuple[str, str]]) -> None:
     assert favours == {row["pair_id"]: [f["favours"] for f in row["factors"]] for row in turned.to_dicts()}
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8), st.integers(0, 8))
 @settings(max_examples=30, deadline=None)
 def test_counts_of_parts_add_up(rows: list[tuple[str, str]], cut: int) -> None:

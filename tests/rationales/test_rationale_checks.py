@@ -369,6 +369,7 @@ def test_a_text_that_says_nothing_is_empty(text: str) -> None:
 # All of them
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000))
 def test_the_order_of_rows_and_duplicates_change_no_fault(seed: int) -> None:

@@ -99,6 +99,7 @@ def test_two_scores_of_one_rationale_are_refused() -> None:
         ranked(rationales, pl.concat([scores, scores]))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_no_rank(rows: list[tuple[str, float | None]], random: Any) -> None:

@@ -45,6 +45,7 @@ def of(out: Output, table: str, schema: pl.Schema | None = None) -> pl.DataFrame
     return rows_of(task, table, None if schema is None else pl.DataFrame(schema=schema))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("habits", [HONEST, Habits(position_bias=0.3, tie_share=0.1, garble_share=0.3)])
 def test_the_steps_account_for_every_rationale(tmp_path: Path, habits: Habits) -> None:
     """From pairs to final rationales: the contract holds, and what is no rationale stands in quarantine once."""

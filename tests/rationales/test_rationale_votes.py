@@ -113,6 +113,7 @@ def test_the_kept_one_is_the_medoid_of_those_that_recover_the_label() -> None:
     assert vote(rows).kept.get_column("text").to_list() == [texts[2]]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(GROUPS, st.randoms(use_true_random=False))
 def test_neither_order_nor_duplicates_change_a_vote(groups: list[Any], random: Any) -> None:
@@ -128,6 +129,7 @@ def test_neither_order_nor_duplicates_change_a_vote(groups: list[Any], random: A
     assert len(settled) == len(set(settled)) == rows.height - plain.merged
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(GROUPS)
 def test_what_survives_is_a_row_as_it_was(groups: list[Any]) -> None:
@@ -140,6 +142,7 @@ def test_what_survives_is_a_row_as_it_was(groups: list[Any]) -> None:
     assert kept.filter(~(pl.col("vote_share") > 0.5) | (pl.col("vote_share") > 1)).is_empty()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(GROUPS, st.data())
 def test_a_judge_that_fails_saves_no_rationale_and_changes_none(

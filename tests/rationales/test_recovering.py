@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,6 +136,7 @@ def test_failed_judges_say_nothing() -> None:
     assert found.get_column("judgment_ids").list.len().to_list() == [4] * written.height
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(HABITS, st.randoms(use_true_random=False))
 def test_no_judge_turns_a_label_and_no_order_of_rows_decides(habits: Habits, chance: Any) -> None:

@@ -79,6 +79,7 @@ def labels(made: Written) -> list[tuple[Any, ...]]:
 # Asking
 
 
+@pytest.mark.slow
 def test_the_order_is_drawn_from_the_pair_alone() -> None:
     """About half of the pairs show the chosen reply first; order of rows, kind and samples decide nothing."""
     rows = pairs(300)
@@ -238,6 +239,7 @@ def test_what_is_kept_is_whole(kind: str) -> None:
     assert found == {"label_not_recovered", "judgment_ids_empty", "vote_share_outside"}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(WRITTEN_KINDS), st.randoms(use_true_random=False))
 def test_the_order_of_rows_decides_nothing(kind: str, chance: Any) -> None:

@@ -129,6 +129,7 @@ def test_a_sample_whose_other_side_failed_meets_no_other() -> None:
     assert met(comparisons(places("a"), pl.concat(every), Compared())) == {("a", "x", "p"), ("a", "z", "r")}
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**16), doubled=st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_order_of_rows_changes_no_comparison(seed: int, doubled: bool) -> None:

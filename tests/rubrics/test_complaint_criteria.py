@@ -221,6 +221,7 @@ WORLD = st.lists(
 MANY = settings(deadline=None, max_examples=12)
 
 
+@pytest.mark.slow
 @given(WORLD)
 @MANY
 def test_no_word_and_no_feedback_crosses_a_split(world: list[dict[str, Any]]) -> None:
@@ -235,6 +236,7 @@ def test_no_word_and_no_feedback_crosses_a_split(world: list[dict[str, Any]]) ->
         assert set(made["description"]) <= told
 
 
+@pytest.mark.slow
 @given(WORLD, st.randoms())
 @MANY
 def test_rows_decide_nothing(world: list[dict[str, Any]], random: Random) -> None:
@@ -247,6 +249,7 @@ def test_rows_decide_nothing(world: list[dict[str, Any]], random: Random) -> Non
     assert distilled(shuffled, *again).sort("prompt_id", "id").equals(made)
 
 
+@pytest.mark.slow
 @given(WORLD)
 @MANY
 def test_prompts_do_not_hang_on_each_other(world: list[dict[str, Any]]) -> None:
@@ -256,6 +259,7 @@ def test_prompts_do_not_hang_on_each_other(world: list[dict[str, Any]]) -> None:
     assert pl.concat(apart).sort("prompt_id", "id").equals(whole)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.55, 1.0), min_size=1, max_size=8), st.floats(0.55, 1.0), st.integers(0, 7))
 @MANY
 def test_weights_grow_with_voices_and_strength(strengths: list[float], other: float, place: int) -> None:

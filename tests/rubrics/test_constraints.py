@@ -53,6 +53,7 @@ def test_the_labels_are_sound() -> None:
     assert {request.fold for request in REQUESTS} == {"dev", "held_out"}
 
 
+@pytest.mark.slow
 def test_a_command_prints_the_figures() -> None:
     """One line for each fold, with counts, precision and recall."""
     command = [sys.executable, "-m", "tilth.transforms.rubrics.constraints", str(FILE)]

@@ -133,6 +133,7 @@ def test_what_a_program_checks_is_left_to_it() -> None:
     assert judge_requests(nothing.items, ONE).requests.is_empty()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_neither_order_nor_repetition_of_rows_changes_what_is_asked(draw: random.Random) -> None:
@@ -253,6 +254,7 @@ def test_each_judge_of_a_panel_has_its_own_grade() -> None:
     assert grades.height == 10
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.sampled_from([1, 0, None, "failed"]), min_size=10, max_size=10),

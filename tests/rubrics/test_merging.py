@@ -195,6 +195,7 @@ rows_of_criteria = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(rows_of_criteria, st.integers(0, 3), st.randoms(use_true_random=False))
 def test_order_decides_nothing_and_merging_twice_changes_nothing(

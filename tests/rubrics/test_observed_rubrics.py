@@ -134,6 +134,7 @@ WORLD = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(WORLD, st.lists(st.tuples(st.integers(0, 5), st.sampled_from(WORDS)), max_size=8), st.randoms())
 @settings(deadline=None, max_examples=15)
 def test_rows_decide_nothing(pairs: list[Row], told: list[tuple[int, str]], random: Random) -> None:

@@ -78,6 +78,7 @@ def test_equal_documents_are_all_found_in_their_order() -> None:
     assert rows["document"].to_list() == [0, 2]
 
 
+@pytest.mark.slow
 @given(TEXTS, TEXTS, st.integers(1, 5), st.randoms())
 @settings(deadline=None, max_examples=40)
 def test_the_order_of_documents_decides_no_text(
@@ -89,6 +90,7 @@ def test_the_order_of_documents_decides_no_text(
     assert found(queries, documents, k) == found(queries, shuffled, k)
 
 
+@pytest.mark.slow
 @given(TEXTS, TEXTS, st.integers(1, 5))
 @settings(deadline=None, max_examples=30)
 def test_queries_do_not_hang_on_each_other(queries: list[str], documents: list[str], k: int) -> None:
@@ -97,6 +99,7 @@ def test_queries_do_not_hang_on_each_other(queries: list[str], documents: list[s
     assert found(queries, documents, k) == alone
 
 
+@pytest.mark.slow
 @given(TEXTS, TEXTS, st.integers(1, 5), st.floats(0, 1))
 @settings(deadline=None, max_examples=40)
 def test_it_agrees_with_all_comparisons(

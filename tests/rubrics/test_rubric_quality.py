@@ -148,6 +148,7 @@ def test_coverage_is_of_the_feedback_about_the_prompt() -> None:
     assert numbers(found, "coverage") == [pytest.approx(2 / 3)]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from([True, False, None]), min_size=3, max_size=3), min_size=2, max_size=4),
@@ -226,6 +227,7 @@ def test_separation_decides_about_the_whole() -> None:
     assert sieve(rows, met, lenient, chosen="good", rejected="lost").kept.height == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=2),

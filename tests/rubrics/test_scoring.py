@@ -148,6 +148,7 @@ marks = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(marks, st.sampled_from(RULES), st.booleans(), st.randoms(use_true_random=False))
 def test_order_and_duplicates_never_change_a_score(
@@ -163,6 +164,7 @@ def test_order_and_duplicates_never_change_a_score(
     assert scores(mixed[0], mixed[1], rule, partial=partial).equals(expected)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(marks, st.sampled_from(RULES), st.floats(0.01, 100))
 def test_weights_scale_out(given_marks: Marks, rule: Rule, factor: float) -> None:
@@ -175,6 +177,7 @@ def test_weights_scale_out(given_marks: Marks, rule: Rule, factor: float) -> Non
         assert scaled == pytest.approx(plain * (factor if rule == "orbit" else 1), abs=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(marks)
 def test_scores_of_parts_are_scores_of_the_whole(given_marks: Marks) -> None:
@@ -220,6 +223,7 @@ def test_pitfalls_turn_into_virtues_and_back() -> None:
     assert to_rar(from_rar(rar)).equals(rar)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(marks)
 def test_the_weighted_rule_is_rars_explicit_reward(given_marks: Marks) -> None:

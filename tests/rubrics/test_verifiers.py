@@ -238,6 +238,7 @@ def test_hostile_text_takes_no_time() -> None:
     assert slow == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["[", "{", "(", "- ", "{a: ", "1+", "-", "not ", "lambda:", "f'{", "<a>", "&a ", "? "]
 )

@@ -395,6 +395,7 @@ _ITEMS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.lists(_ITEMS, max_size=5), min_size=3, max_size=3),

@@ -589,6 +589,7 @@ def tables_with_cuts(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]], list[i
     return table, changes, sorted(draw(st.lists(st.integers(0, len(changes)), max_size=4)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(tables_with_cuts())
 def test_parts_add_up_to_the_whole(drawn: tuple[str, list[dict[str, Any]], list[int]]) -> None:

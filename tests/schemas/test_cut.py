@@ -146,6 +146,7 @@ def test_each_split_is_balanced_by_itself() -> None:
     assert counts == {"train": 2, "test": 1}
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 12),
     st.integers(0, 12),

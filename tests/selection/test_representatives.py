@@ -78,6 +78,7 @@ def test_rows_fit_their_table_and_its_contract() -> None:
     assert found.get_column("id").n_unique() == found.height
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_order_of_rows_decides_nothing(seed: int) -> None:
     """Permuted rows, and rows that stand there twice, give the same set."""

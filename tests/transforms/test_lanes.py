@@ -54,6 +54,7 @@ def _numbers(stage: Stage, tasks: list[Task]) -> list[int]:
     return [read_part(shard).item() for shard in parts(done, "doubled")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 20])
 def test_every_task_is_in_one_lane(count: int, tmp_path: Path) -> None:
     """Tasks are dealt out to as many lanes as there are, or one each, and outputs keep the order of tasks."""
