@@ -10,7 +10,11 @@ from docs.tour import ROOT, blocks, folder_with_samples, models, normal, run, st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/reference/feedback.md", "docs/how-to/wildfeedback.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "docs/reference/feedback.md"]
+    + [f"docs/how-to/{name}.md" for name in ("wildfeedback", "rationales", "rubrics", "orbit")],
+)
 def test_commands_print_what_the_page_says(tmp_path: Path, page: str) -> None:
     """Every command of a page's console blocks prints what stands under it, times and ids aside."""
     folder = folder_with_samples(tmp_path)
