@@ -142,6 +142,8 @@ def _warnings(job: Job, manifests: Sequence[Manifest]) -> list[str]:
     found: list[str] = []
     if not job.user_salt and total(manifests, "with_user"):
         found.append("user ids are hashed without a secret; set TILTH_USER_SALT if they can be guessed")
+    if job.recipe.without_model and not job.models:
+        found.append("no model is named, so rules alone were used; --model names one")
     own = {job.models[role] for role in job.recipe.writers(job.config)}
     if own & {job.models[role] for role in job.recipe.judges(job.config)}:
         found.append(

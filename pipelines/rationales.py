@@ -20,7 +20,7 @@ from tilth.pipelines.judging import judge, purpose_of
 from tilth.pipelines.means import Inputs, Means
 from tilth.pipelines.observed import Observation, Observed, agreement_property
 from tilth.pipelines.planned import Planned
-from tilth.pipelines.release import Parent
+from tilth.pipelines.release import Parent, demand_no_model
 from tilth.schemas import ConfigError
 from tilth.schemas.labels import WRITTEN_KINDS
 from tilth.transforms.judging.protocol import Panel, Protocol
@@ -78,7 +78,11 @@ class Rationales:
 
 
 def without_model(config: Rationales) -> Rationales:
-    """What is left where no model is named: what users said, and what can be measured."""
+    """What is left where no model is named: what users said, and what can be measured.
+
+    Raises `ConfigError` where a judge is named all the same.
+    """
+    demand_no_model(config.judging)
     return replace(config, kinds=())
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tilth.pipelines.means import Inputs
+from tilth.schemas import ConfigError
+from tilth.transforms.judging.protocol import Panel
 from tilth.transforms.parts import Shard
 
 
@@ -33,3 +35,11 @@ class Parent:
     def by_part(self) -> dict[str, Inputs]:
         """The named table a part at a time, by the part's number."""
         return {f"{n:06d}": {self.table: (shard,)} for n, shard in enumerate(self.tables[self.table])}
+
+
+def demand_no_model(judging: Panel, policy: str = "") -> None:
+    """Raises `ConfigError` where a judge or a policy is named: without a model, they would be passed over in silence."""
+    if policy or judging != Panel():
+        found = f"policy {policy}" if policy else f"judges {', '.join(judging.judges)}"
+        do = "name the model that writes too, with --model or engine.model; or leave both out"
+        raise ConfigError("no model is named, but who works with it is", found=found, do=do)

@@ -23,7 +23,7 @@ from tilth.pipelines.judging import judge, purpose_of
 from tilth.pipelines.means import Inputs, Means
 from tilth.pipelines.observed import Observation, Observed, settle
 from tilth.pipelines.planned import Planned
-from tilth.pipelines.release import Parent
+from tilth.pipelines.release import Parent, demand_no_model
 from tilth.schemas import ConfigError
 from tilth.transforms.judging.protocol import Panel, Protocol
 from tilth.transforms.pairs.best_of_n import BestOfN
@@ -116,7 +116,11 @@ class Rubrics:
 
 
 def without_model(config: Rubrics) -> Rubrics:
-    """What is left where no model is named: criteria by rules, graded by programs."""
+    """What is left where no model is named: criteria by rules, graded by programs.
+
+    Raises `ConfigError` where a policy or a judge is named all the same.
+    """
+    demand_no_model(config.judging, config.policy)
     by_rule = tuple(source for source in config.sources if source in BY_RULE) or BY_RULE
     return replace(config, sources=by_rule, policy="", judging=NO_JUDGES)
 

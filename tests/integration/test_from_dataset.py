@@ -130,6 +130,13 @@ WRONG: Final[Mapping[str, tuple[str, Mapping[str, Any], type[TilthError], str]]]
     "missing seeds": ("orbit", {**ASKED, "orbit": {"seeds": "nowhere.jsonl"}}, NotFound, "nowhere.jsonl"),
     "orbit without a model": ("orbit", {"orbit": {"seeds": "nowhere.jsonl"}}, ConfigError, "--model"),
     "judges without a model": ("judge_training", {}, ConfigError, "--model"),
+    "a policy without a model": ("rubrics", {"rubrics": {"policy": "small"}}, ConfigError, "--model"),
+    "a judge without a model": (
+        "rationales",
+        {"rationales": {"judging": {"judges": ["other"]}}},
+        ConfigError,
+        "--model",
+    ),
     "an unknown kind": (
         "rationales",
         {"rationales": {"kinds": ["poetic"]}},
