@@ -38,7 +38,7 @@ class Parent:
 
 
 def demand_no_model(judging: Panel, policy: str = "") -> None:
-    """Raises `ConfigError` where a judge or a policy is named: without a model, they would be passed over in silence."""
+    """Raises `ConfigError` where a judge or a policy is named: without a model they would be passed over, unheard."""
     if policy or judging != Panel():
         found = f"policy {policy}" if policy else f"judges {', '.join(judging.judges)}"
         do = "name the model that writes too, with --model or engine.model; or leave both out"
