@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any  # Any: JSON values
 
 import polars as pl
-from tilth.schemas.formats import FORMATS, Format
 
 from tilth.catalog import Catalog, Version, open_catalog, releases_behind
 from tilth.schemas import BadInput
+from tilth.schemas.formats import FORMATS, Format
 from tilth.transforms.inference.tables import TableWriter
 
 
