@@ -58,7 +58,8 @@ class Orbit:
     """The recipe's configuration; the fields are the keys of section `orbit` in `tilth.yaml`.
 
     Args:
-        seeds: a file of cases with rubrics, in HealthBench's form.
+        seeds: a file of cases with rubrics, in HealthBench's form, or rows of the table `rubrics`.
+        seed_scale: what their points are multiplied with: 10 for weights up to 1, as Tilth's own rubrics have.
         seed: of grades and of the policy's replies.
         prompts: of a dataset of conversations: which replies are asked for again: the first, the last or every one.
         writer: the role that writes criteria.
@@ -75,6 +76,7 @@ class Orbit:
     """
 
     seeds: str = ""
+    seed_scale: float = 1.0
     seed: int = 0
     prompts: Which = "last"
     writer: str = "model"
@@ -164,7 +166,7 @@ def _prompts(stages: Stages, parent: Parent, config: Orbit, means: Means) -> dic
 
 
 def _requests(prompts: Mapping[str, Inputs], config: Orbit, means: Means) -> dict[str, Manifest]:
-    read = means.run(ReadSeeds(config.seeds, digest_of(config.seeds)), {"000000": {}})
+    read = means.run(ReadSeeds(config.seeds, digest_of(config.seeds), config.seed_scale), {"000000": {}})
     seeds = outputs(read["000000"], "seeds")
     step = OrbitRequests(config.retrieving, config.retrieval)
     return means.run(step, {part: {**inputs, **seeds} for part, inputs in prompts.items()})

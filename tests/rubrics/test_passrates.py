@@ -18,8 +18,6 @@ from tilth.transforms.rubrics.passrates import (
     pass_filtered,
     pass_rates,
     sample_means,
-    spread,
-    top_two,
 )
 
 Made = Mapping[str, Mapping[str, str]]
@@ -241,47 +239,3 @@ def test_thresholds_that_cannot_be_meant_are_refused() -> None:
     for bad in ({"low": 0.8}, {"high": 1.5}, {"criterion": 0.0}, {"min_score": 0.0}, {"min_rollouts": 0}):
         with pytest.raises(ConfigError):
             PassRates(**bad)  # type: ignore[arg-type]
-
-
-# Groups and the best two
-
-
-def scores_table(**groups: list[float | None]) -> pl.DataFrame:
-    """Scores of replies by prompt."""
-    rows = [(p, f"{p}{n}", score) for p, group in groups.items() for n, score in enumerate(group)]
-    return pl.DataFrame(rows, schema=["prompt_id", "response_id", "score"], orient="row").cast(
-        {"score": pl.Float64}
-    )
-
-
-def test_groups_that_lie_together_are_masked() -> None:
-    """A largest less a smallest score of at most delta; a reply without a score takes no part."""
-    scores = scores_table(apart=[0.1, 0.9, None], near=[0.4, 0.5], equal=[1.0, 1.0], lone=[3.0])
-    rows = {row[0]: row[1:] for row in spread(scores, 0.1).iter_rows()}
-    assert rows == {
-        "apart": (2, 0.8, False),
-        "equal": (2, 0.0, True),
-        "lone": (1, 0.0, True),
-        "near": (2, 0.1, True),
-    }
-    assert spread(scores).filter("masked").get_column("prompt_id").to_list() == ["equal", "lone"]
-
-
-def test_the_best_two_replies() -> None:
-    """By score, of equal ones the smaller id; a prompt with one scored reply has none."""
-    scores = scores_table(p=[0.2, 0.9, 0.5, 0.9, None], q=[0.1, 0.1, 0.1], lone=[1.0, None])
-    assert top_two(scores).rows() == [("p", "p1", "p3", 0.9, 0.9), ("q", "q0", "q1", 0.1, 0.1)]
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=6), st.randoms())
-def test_no_order_decides_the_best_two(group: list[float], order: random.Random) -> None:
-    """Rows in any order, and there twice, give the same two, and no other reply scores more than the second."""
-    scores = scores_table(p=list(group))
-    rows = list(range(scores.height)) * 2
-    order.shuffle(rows)
-    found = top_two(scores)
-    assert top_two(scores[rows]).equals(found)
-    assert found.height == (len(group) > 1)
-    if found.height:
-        assert found.row(0)[3:] == tuple(sorted(group, reverse=True)[:2])

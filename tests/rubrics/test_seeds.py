@@ -21,7 +21,6 @@ from tilth.transforms.rubrics.seeds import (
     digest_of,
     read_seeds,
     same_cases,
-    seeds_of,
 )
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples/rubrics/seeds.jsonl"
@@ -146,20 +145,19 @@ def _rubrics() -> pl.DataFrame:
 
 
 def test_rubrics_of_our_own_are_seeds_of_the_training_split_alone(tmp_path: Path) -> None:
-    """Parquet, JSONL and frames of the table give the same seeds; what is evaluated on is none; weights are scaled."""
+    """Parquet and JSONL of the table give the same seeds; what is evaluated on is none; weights are scaled."""
     frame = _rubrics()
     frame.write_parquet(tmp_path / "r.parquet")
     frame.write_ndjson(tmp_path / "r.jsonl")
-    found = seeds_of(frame, scale=10)
+    found = read_seeds(str(tmp_path / "r.parquet"), scale=10)
     assert found.select("seed_id", points=pl.col("criteria").list.first().struct.field("points")).rows() == [
         ("a", pytest.approx(7.0))
     ]
-    for name in ("r.parquet", "r.jsonl"):
-        assert read_seeds(str(tmp_path / name), scale=10).equals(found)
+    assert read_seeds(str(tmp_path / "r.jsonl"), scale=10).equals(found)
     with pytest.raises(BadInput, match="points"):
-        seeds_of(frame, scale=20)
+        read_seeds(str(tmp_path / "r.parquet"), scale=20)
     with pytest.raises(BadInput, match="scale"):
-        seeds_of(frame, scale=0)
+        read_seeds(str(tmp_path / "r.parquet"), scale=0)
 
 
 def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:

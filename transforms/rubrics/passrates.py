@@ -30,23 +30,6 @@ MEANS: Final = pl.Schema(
         "rollouts": pl.Int32,  # how many replies were graded
     }
 )
-SPREAD: Final = pl.Schema(
-    {
-        "prompt_id": pl.String,
-        "replies": pl.Int32,
-        "spread": pl.Float64,  # the largest score less the smallest
-        "masked": pl.Boolean,
-    }
-)
-TOP: Final = pl.Schema(
-    {
-        "prompt_id": pl.String,
-        "first_id": pl.String,
-        "second_id": pl.String,
-        "first_score": pl.Float64,
-        "second_score": pl.Float64,
-    }
-)
 _DIGITS: Final = (
     9  # sums of shares in another order differ in the last bit, which would be a threshold missed
 )
@@ -143,50 +126,8 @@ def pass_filtered(criteria: pl.DataFrame, grades: pl.DataFrame, config: PassRate
     return Filtered(kept.select(CRITERIA.names()), dropped)
 
 
-def spread(scores: pl.DataFrame, delta: float = 0.0) -> pl.DataFrame:
-    """`SPREAD`: how far the scores of each prompt's replies lie apart, and whether it is `masked` (Eq. 4).
-
-    A group with a largest less a smallest score of at most `delta` gives a policy no gradient, and is masked; so is one
-    with a single score. Replies without a score take no part.
-
-    Args:
-        scores: `prompt_id`, `response_id`, `score`.
-        delta: 0 or more.
-    """
-    known = _scored(scores)
-    apart = (pl.col("score").max() - pl.col("score").min()).round(_DIGITS)
-    groups = known.group_by("prompt_id").agg(replies=pl.len(), spread=apart)
-    return _fit(groups.with_columns(masked=pl.col("spread") <= delta), SPREAD).sort("prompt_id")
-
-
-def top_two(scores: pl.DataFrame) -> pl.DataFrame:
-    """`TOP`: the two best replies of each prompt with at least two, between which a rubric is refined.
-
-    Source: "Chasing the Tail" (arXiv 2509.21500), whose code breaks ties by the order of its input; here the smaller
-    `response_id` goes first, so that no order of rows decides. Its code also counts a criterion that the judge did not
-    answer as not met; here the scores are taken as they are given, and a reply without one takes no part.
-
-    Args:
-        scores: `prompt_id`, `response_id`, `score`; a reply that is there twice with one score counts once.
-    """
-    ordered = _scored(scores).sort("prompt_id", "score", "response_id", descending=[False, True, False])
-    pairs = ordered.group_by("prompt_id", maintain_order=True).agg(pl.col("response_id", "score").head(2))
-    both = pairs.filter(pl.col("response_id").list.len() == 2)
-    ids, values = pl.col("response_id").list, pl.col("score").list
-    return _fit(
-        both.with_columns(
-            first_id=ids.get(0), second_id=ids.get(1), first_score=values.get(0), second_score=values.get(1)
-        ),
-        TOP,
-    )
-
-
 def _fit(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     return rows.select(pl.col(name).cast(kind) for name, kind in schema.items())
-
-
-def _scored(scores: pl.DataFrame) -> pl.DataFrame:
-    return scores.select("prompt_id", "response_id", "score").filter(pl.col("score").is_finite()).unique()
 
 
 def _cells(grades: pl.DataFrame) -> pl.DataFrame:

@@ -68,12 +68,6 @@ def read_seeds(uri: str, scale: float = 1.0) -> pl.DataFrame:
     return _seeds(rows, uri.rpartition("/")[2], scale)
 
 
-def seeds_of(rubrics: pl.DataFrame, scale: float = 1.0) -> pl.DataFrame:
-    """Rows of the table `rubrics` as `SEEDS`, as `read_seeds` takes them."""
-    rows = ((f"row {number}", row) for number, row in enumerate(rubrics.iter_rows(named=True)))
-    return _seeds(rows, "rubrics", scale)
-
-
 def digest_of(uri: str) -> str:
     """128 bits in hex of the bytes of a seed pool. Raises `NotFound`."""
     _demand(uri)
