@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import signal
 import sqlite3
 import statistics
 import subprocess
@@ -17,6 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from integration.killing import killed_after
 from loopback import Loopback, serve
 from loopback.answers import answer
 from tilth.transforms.inference.cache import FLUSH_S
@@ -33,23 +32,6 @@ def _command(server: Loopback, folder: Path) -> list[str]:
     asked = ["--prompt", "Name the colour: {{ text }}", "--model", "loopback", "--base-url", server.url]
     pushed = ["--set", f"worker.window.size={IN_FLIGHT}", "--workspace", str(folder / "workspace")]
     return [sys.executable, "-m", "tilth.flows.cli", "ask", *options, *asked, *pushed]
-
-
-def _run_until(finished: int, server: Loopback, folder: Path) -> None:
-    """Runs until the server has finished so many answers, then kills the process group."""
-    process = subprocess.Popen(
-        _command(server, folder),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while server.stats()["finished"] < finished:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 @dataclass(frozen=True)
@@ -98,7 +80,7 @@ def test_ten_kills_lose_nothing_that_was_finished(tmp_path: Path) -> None:
     with serve(log=tmp_path / "log", latency_s=0.1, sigma=0.5, slots=IN_FLIGHT) as server:
         for moment in moments:
             began = time.monotonic()
-            _run_until(moment, server, tmp_path)
+            killed_after(moment, server, _command(server, tmp_path))
             kills.append(_after_kill(server, tmp_path, began))
         subprocess.run(_command(server, tmp_path), check=True, stdout=subprocess.DEVNULL)
         assert _asked_again(server, kills) == []

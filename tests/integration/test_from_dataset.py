@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from integration.killing import killed_after, lost
 from integration.reasons_world import STANDARD, Made, Released, calls, engine, observe, release
 from loopback import Loopback, serve
 from tilth.flows.cli import main
@@ -25,7 +23,6 @@ from tilth.flows.run import run
 from tilth.flows.settings import load
 from tilth.schemas import ConfigError, NotFound, TilthError
 from tilth.schemas.formats import FORMATS
-from tilth.transforms.inference.cache import FLUSH_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reasons")]
 
@@ -37,7 +34,6 @@ FIRST: Final[Mapping[str, Sequence[str]]] = {
 }
 """What each recipe asks before it knows any answer."""
 IN_FLIGHT: Final = 4
-GRACE_S: Final = 0.3  # what may pass between the server's last byte and the commit, beyond the flush window
 
 
 @pytest.fixture(scope="module")
@@ -251,32 +247,6 @@ def _command(server: Loopback, workspace: Path) -> list[str]:
     ]
 
 
-def _kill_after(finished: int, server: Loopback, workspace: Path) -> float:
-    """Runs until the server has finished so many answers, then kills the process group; when, by the host's clock."""
-    process = subprocess.Popen(
-        _command(server, workspace),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 200
-    while server.stats()["finished"] < finished:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return time.monotonic()
-
-
-def _lost(server: Loopback, at_s: float) -> int:
-    """How many answers a kill may cost: what was in flight, and what was finished too late to be kept."""
-    before = [event for event in server.events() if event.at_s <= at_s]
-    received = sum(event.kind == "received" for event in before)
-    finished = [event.at_s for event in before if event.kind == "finished"]
-    return received - len(finished) + sum(one > at_s - FLUSH_S - GRACE_S for one in finished)
-
-
 def test_a_run_that_is_killed_goes_on_where_it_stopped(
     released: Released, server: Loopback, tmp_path: Path
 ) -> None:
@@ -287,11 +257,11 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(
     observe(tmp_path)
     with serve(script="sensible", log=tmp_path / "log", latency_s=0.05, slots=IN_FLIGHT) as slow:
         wanted = asked["rationales-specific"] + asked["recover-one"] // 2
-        at_s = _kill_after(wanted, slow, tmp_path)
+        at_s = killed_after(wanted, slow, _command(slow, tmp_path))
         done = subprocess.run(
             _command(slow, tmp_path), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        received, may_be_lost = slow.stats()["received"], _lost(slow, at_s)
+        received, may_be_lost = slow.stats()["received"], lost(slow, at_s)
     result = json.loads(done.stdout)
     again = {name: used["calls"] for name, used in result["usage"]["purposes"].items() if used["calls"]}
     assert result["status"] == "committed"
