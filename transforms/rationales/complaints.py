@@ -13,8 +13,6 @@ from tilth.transforms.pairs.standing import worded
 
 SHORT_TURN_CHARS: Final = 280
 MIN_STRENGTH: Final = 0.55  # below it a signal is implicit, such as a request put again: no reason in words
-# An empty list and not null: Iceberg's own reader knows no null list of structs.
-NO_FACTORS: Final = pl.lit([], polars_schema("rationales")["factors"]).alias("factors")
 _PAIR_KEY: Final = ["record_id", "prompt_id", "reply"]
 
 
@@ -110,7 +108,12 @@ def _rows(matched: pl.DataFrame) -> pl.DataFrame:
         text=quoted("turn", "start", "end"), evidence="quotes", method="method", kind=pl.lit("user_complaint"),
     )  # fmt: skip
     ids = content_ids(rows, "rationales", [pl.col("pair_id"), pl.col("kind"), pl.col("text")])
-    found = conform(rows.with_columns(ids.alias("id"), NO_FACTORS), "rationales").sort(
+    found = conform(rows.with_columns(ids.alias("id"), no_factors()), "rationales").sort(
         "id", "conversation_id", "feedback_ids"
     )
     return found.unique(["id", "conversation_id"], keep="first", maintain_order=True)
+
+
+def no_factors() -> pl.Expr:
+    """`factors` where nothing was measured: empty, since Iceberg's own reader knows no null list of structs."""
+    return pl.lit([], polars_schema("rationales")["factors"]).alias("factors")

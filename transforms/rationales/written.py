@@ -24,7 +24,7 @@ from tilth.transforms.inference.requests import Questions, Sampling
 from tilth.transforms.inference.sampling import request_id, requests_frame, seed_for
 from tilth.transforms.pairs.candidates import quarantined
 from tilth.transforms.rationales.checks import Checks, faults, verbatim
-from tilth.transforms.rationales.complaints import NO_FACTORS
+from tilth.transforms.rationales.complaints import no_factors
 
 ASKED: Final = pl.Schema(
     {
@@ -416,6 +416,6 @@ def _rows(said: pl.DataFrame, kind: str, config: Writing) -> pl.DataFrame:
     keys = ("pair_id", "kind", "side", "sample_index", "text", "prompt_version")
     ids = content_ids(named, "rationales", [pl.col(name).cast(pl.String) for name in keys])
     own = ("sample_index", "reason", "detail")
-    table = conform(named.drop(own).with_columns(ids.alias("id"), NO_FACTORS), "rationales")
+    table = conform(named.drop(own).with_columns(ids.alias("id"), no_factors()), "rationales")
     drawn = pl.lit(config.samples, pl.Int32).alias("drawn")
     return pl.concat([table, named.select(own)], how="horizontal").with_columns(drawn)
