@@ -207,7 +207,7 @@ def test_any_text_has_a_verdict_and_the_same_one_twice(reply: str) -> None:
     assert {*first} <= {True, False, None}
 
 
-SIZE = 200_000
+SIZE = 60_000
 HOSTILE = (
     "a", "A", " ", "\n", "\t", ".", "?", "*", "#", "`", "~", "|", "-", "[", "(", "{", '"', "'", "_", "1",
     "<", ">", "&", "!", "é", "漢", "\u0301", "\x00", "* ", "- ", "1. ", "# ", "a.", "a ", "[a", "(A",
@@ -225,7 +225,7 @@ MEASURES = [
 
 @pytest.mark.slow
 def test_hostile_text_takes_no_time() -> None:
-    """200,000 characters of anything that tempts a parser are judged by every verifier in under a second each."""
+    """60,000 characters of anything that tempts a parser are judged by every verifier in under half a second each."""
     slow: list[tuple[str, str, float]] = []
     for unit in HOSTILE:
         reply = unit * (SIZE // len(unit)) + "x"
@@ -233,7 +233,7 @@ def test_hostile_text_takes_no_time() -> None:
             before = time.process_time()
             verdict(program, reply)
             spent = time.process_time() - before
-            if spent > 1:
+            if spent > 0.5:
                 slow.append((unit, program, spent))
     assert slow == []
 
