@@ -144,7 +144,7 @@ def orbit(parent: Parent, logs: Observed, config: Orbit, means: Means, _: float 
     stages: Stages = {}
     prompts = _prompts(stages, parent, config, means)
     criteria = _criteria(stages, prompts, config, means)
-    return rubrics.finish(stages, criteria, (), logs, config.graded(), means, config.pass_rates)
+    return rubrics.finish(stages, criteria, logs, config.graded(), means, config.pass_rates)
 
 
 def _prompts(stages: Stages, parent: Parent, config: Orbit, means: Means) -> dict[str, Inputs]:

@@ -171,13 +171,12 @@ def rubrics(parent: Parent, logs: Observed, config: Rubrics, means: Means, _: fl
     prompts = sides(stages, parent, means)
     complaints = _complaints(stages, parent, config, means)
     criteria = _criteria(stages, parent, prompts, complaints, config, means)
-    return finish(stages, criteria, complaints, logs, config, means)
+    return finish(stages, criteria, logs, config, means)
 
 
 def finish(
     stages: Stages,
     criteria: Mapping[str, Inputs],
-    complaints: tuple[Shard, ...],
     logs: Observed,
     config: Rubrics,
     means: Means,
@@ -189,7 +188,8 @@ def finish(
     """
     sampled = _rollouts(stages, criteria, config, means) if config.policy else {}
     judged = _judged(stages, criteria, sampled, config, means)
-    told = {part: {**inputs, "complaints": complaints} for part, inputs in judged.items()}
+    voiced = tuple(parts(list(stages.get("complaints", {}).values()), "voiced"))
+    told = {part: {**inputs, "voiced": voiced} for part, inputs in judged.items()}
     settled = stages["settle_rubrics"] = means.run(SettleRubrics(config.filters, pass_rates), told)
     candidates = _paired(stages, settled, sampled, config, means) if config.policy else []
     rows = sum(shard.rows for shard in parts(candidates, "candidate_pairs"))

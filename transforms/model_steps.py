@@ -101,10 +101,10 @@ class ReadLabels:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         conversations = rows_of(task, "conversations")
-        nothing = observe_reactions(conversations.clear())
-        turns, known = rows_of(task, "turns", pl.DataFrame(schema=TURNS)), rows_of(task, "known", nothing)
+        signals = observe_reactions(conversations.clear()).schema
+        turns, known = rows_of(task, "turns", TURNS), rows_of(task, "known", signals)
         completions, _ = answered(task)
-        asked = rows_of(task, "asked", pl.DataFrame(schema=LABELS_ASKED))
+        asked = rows_of(task, "asked", LABELS_ASKED)
         said = labelled(conversations, turns, asked, completions, self.labelling)
         settled = Settled(known, turns, {})
         words = joined(settled, said.feedback, said.answered, conversations)
@@ -307,7 +307,7 @@ class JudgedPairs:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        rows = rows_of(task, "comparisons", pl.DataFrame(schema=COMPARISONS))
+        rows = rows_of(task, "comparisons", COMPARISONS)
         judgments = rows_of(task, "judgments")
         verdicts = by_panel(votes_of(judgments), self.protocol.aggregation.strict, self.protocol.weights)
         ruled = judged_pairs(rows, verdicts, judgments)

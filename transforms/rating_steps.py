@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from tilth.schemas import empty
+from tilth.schemas import polars_schema
 from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.judging.bracket import bracket, match_items
 from tilth.transforms.judging.protocol import Protocol
@@ -98,7 +98,7 @@ class PolicyReplies:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         completions, failed = answered(task)
-        asked = rows_of(task, "asked", pl.DataFrame(schema=ASKED))
+        asked = rows_of(task, "asked", ASKED)
         made, lost = replies_of(_places(task), asked, completions, failed, "policy", self.model, guided=False)
         out.write("responses", made)
         out.write("quarantine", lost)
@@ -130,7 +130,7 @@ class Rate:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        responses = rows_of(task, "rated", empty("responses"))
+        responses = rows_of(task, "rated", polars_schema("responses"))
         ruled = ratings(rows_of(task, "judgments"), responses, self.weights, self.optional)
         out.write("ratings", ruled.kept)
         out.write("quarantine", ruled.dropped)
@@ -165,7 +165,7 @@ class SeatMatches:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        responses = rows_of(task, "rated", empty("responses"))
+        responses = rows_of(task, "rated", polars_schema("responses"))
         drawn = bracket(responses, rows_of(task, "judgments"), self.protocol)
         out.write("items", match_items(drawn.now.matches, responses))
 
@@ -180,7 +180,7 @@ class PairWon:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        responses = rows_of(task, "rated", empty("responses"))
+        responses = rows_of(task, "rated", polars_schema("responses"))
         drawn = bracket(responses, rows_of(task, "judgments"), self.protocol)
         ruled = won_pairs(drawn, responses)
         out.write("candidate_pairs", in_buckets(ruled.kept), CANDIDATE_ROWS)
@@ -202,6 +202,6 @@ class RankPolicies:
 
 
 def _places(task: Task) -> pl.DataFrame:
-    places, kept = (rows_of(task, "places", pl.DataFrame(schema=PLACES)), task.inputs["kept"])
+    places, kept = (rows_of(task, "places", PLACES), task.inputs["kept"])
     keys = ["conversation_id", "target_index"]
     return places.join(pl.concat([read_part(shard) for shard in kept]), on=keys, how="semi")

@@ -33,11 +33,11 @@ class Task:
     options: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON values of a step's own choosing
 
 
-def rows_of(task: Task, name: str, nothing: pl.DataFrame | None = None) -> pl.DataFrame:
-    """All rows that a task was given under a name; without any, `nothing`, by default the empty table of that name."""
+def rows_of(task: Task, name: str, schema: pl.Schema | None = None) -> pl.DataFrame:
+    """All rows that a task was given under a name; without any, none of `schema`, by default of the table's."""
     if shards := task.inputs.get(name):
         return pl.concat([read_part(shard) for shard in shards])
-    return empty(name) if nothing is None else nothing
+    return empty(name) if schema is None else pl.DataFrame(schema=schema)
 
 
 class Step(Protocol):

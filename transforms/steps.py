@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 import polars as pl
 
-from tilth.schemas import conform, empty
+from tilth.schemas import conform, empty, polars_schema
 from tilth.transforms.feedback import VERSION as FEEDBACK_VERSION
 from tilth.transforms.feedback import FeedbackRules, mine, observe_reactions
 from tilth.transforms.hygiene import SplitConfig, assign
@@ -109,9 +109,7 @@ class Pair:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         conversations = rows_of(task, "conversations")
-        signals = rows_of(
-            task, "signals", empty("feedback").with_columns(pl.lit(None, pl.Boolean).alias("owned"))
-        )
+        signals = rows_of(task, "signals", pl.Schema({**polars_schema("feedback"), "owned": pl.Boolean()}))
         recovered = recovery_pairs(conversations, signals, self.policy)
         siblings = sibling_pairs(conversations, self.policy, signals)
         labels = unpaired_labels(conversations, signals, self.policy)

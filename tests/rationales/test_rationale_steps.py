@@ -42,7 +42,7 @@ def ran(step: Any, folder: Path, **given: pl.DataFrame) -> Output:
 
 def of(out: Output, table: str, schema: pl.Schema | None = None) -> pl.DataFrame:
     task = Task("000000", {name: tuple(shards) for name, shards in out.outputs.items()})
-    return rows_of(task, table, None if schema is None else pl.DataFrame(schema=schema))
+    return rows_of(task, table, schema)
 
 
 @pytest.mark.slow

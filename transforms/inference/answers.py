@@ -9,8 +9,9 @@ from typing import Any, Final, NamedTuple  # Any: parsed JSON
 import orjson
 import polars as pl
 
-from tilth.schemas import ConfigError, TilthError
+from tilth.schemas import ConfigError
 from tilth.transforms.inference.render import FAILED, ROW
+from tilth.transforms.inference.requests import demand_settled
 from tilth.transforms.inference.sampling import choice_probabilities
 from tilth.transforms.inference.structured import parse_schema
 
@@ -80,7 +81,9 @@ class Answers:
 
         Raises `TilthError` when an answer belongs to no row, or a row has neither an answer nor a reason.
         """
-        _check_ids(part)
+        demand_settled(
+            "answers", part.asked, part.completions, part.failed, do="nothing was written; please report this"
+        )
         # Names of the table and names of ours meet in the last join alone, which `check` has made safe.
         answers = part.completions.rename({"text": "completion"})
         answered = part.asked.join(answers, on="id", how="inner", maintain_order="left")
@@ -119,18 +122,6 @@ def _by_choice(known: pl.DataFrame, choices: Sequence[str]) -> pl.DataFrame:
     fields = [pl.col("probabilities").list.get(n).alias(choice) for n, choice in enumerate(choices)]
     shares = pl.when(pl.col("probabilities").is_not_null()).then(pl.struct(fields))
     return known.select("id", shares.alias("choice_probabilities"), probabilities_from="method")
-
-
-def _check_ids(part: Part) -> None:
-    settled = pl.concat([part.completions.get_column("id"), part.failed.get_column("id")])
-    asked = part.asked.get_column("id")
-    if settled.n_unique() != settled.len() or set(settled) != set(asked):
-        raise TilthError(
-            "answers do not match what was asked",
-            found=f"{settled.len()} answered or set aside, {settled.n_unique()} of them different",
-            wanted=f"each of {asked.len()} once",
-            do="nothing was written; please report this",
-        )
 
 
 # The column `answer`

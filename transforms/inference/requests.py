@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple  # Any: rows on their way to a Request
 import orjson
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES, BadInput
+from tilth.schemas import PL_MESSAGES, BadInput, TilthError
 
 REQUESTS: Final = pl.Schema(
     {
@@ -80,6 +80,36 @@ class Questions(NamedTuple):
 
     requests: pl.DataFrame
     asked: pl.DataFrame
+
+
+def demand_settled(
+    what: str,
+    asked: pl.DataFrame,
+    completions: pl.DataFrame,
+    failed: pl.DataFrame,
+    *,
+    about: pl.Series | None = None,
+    do: str = "please report this",
+) -> None:
+    """Raises `TilthError` unless each `id` of `asked` is answered or has failed, exactly once.
+
+    Args:
+        what: the answers, as the error calls them.
+        asked: an `id` a row.
+        completions: an `id` a row.
+        failed: an `id` a row, of requests without an answer.
+        about: the ids, in their order, of which it is known what they ask about; that must be all of them, once.
+        do: what the error says to do.
+    """
+    known = asked.get_column("id")
+    placed = known if about is None else about
+    settled = pl.concat([completions.get_column("id"), failed.get_column("id")])
+    once = known.n_unique() == known.len() and known.sort().equals(settled.sort())
+    if not once or not known.equals(placed):
+        different = settled.n_unique()
+        found = f"{settled.len()} answered or failed, {different} of them different, {placed.len()} about what is known"
+        wanted = f"each of {known.len()} once"
+        raise TilthError(f"{what} do not match what was asked", found=found, wanted=wanted, do=do)
 
 
 def request_key(request: Request, identity: str) -> str:

@@ -61,9 +61,9 @@ class JudgeTraining:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        listed = rows_of(task, "items", pl.DataFrame(schema=ITEMS))
-        requests = rows_of(task, "requests", pl.DataFrame(schema=REQUESTS))
-        asked = rows_of(task, "asked", pl.DataFrame(schema=ASKED))
+        listed = rows_of(task, "items", ITEMS)
+        requests = rows_of(task, "requests", REQUESTS)
+        asked = rows_of(task, "asked", ASKED)
         labels = listed.select("item_id", label=pl.lit("win"))
         judgments = rows_of(task, "judgments")
         ruled = judge_training_pairs(listed, requests, asked, judgments, labels, self.protocol, self.config)

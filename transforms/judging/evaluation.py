@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Final, NamedTuple  # Any: JSON values
 
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES, BadInput, Reason, TilthError, content_ids
+from tilth.schemas import PL_MESSAGES, BadInput, Reason, content_ids
 from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.inference.prompts import as_chat
-from tilth.transforms.inference.requests import Questions
+from tilth.transforms.inference.requests import Questions, demand_settled
 from tilth.transforms.inference.sampling import asked_frame, request_id, seed_for
 from tilth.transforms.judging.items import ITEMS, items
 from tilth.transforms.responses.candidates import Replying
@@ -142,9 +142,7 @@ def answers_of(asked: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFr
 
     Raises `TilthError` when a request has neither an answer nor a reason, or both.
     """
-    settled = pl.concat([completions.get_column("id"), failed.get_column("id")])
-    if settled.n_unique() != settled.len() or set(settled) != set(asked.get_column("id")):
-        raise TilthError("answers do not match what was asked", found=f"{settled.len()} of {asked.height}")
+    demand_settled("answers", asked, completions, failed)
     rows = asked.join(completions.select("id", "text"), on="id", how="left", maintain_order="left")
     told = rows.join(failed.select("id", "reason"), on="id", how="left", maintain_order="left")
     blank = pl.col("text").is_not_null() & (pl.col("text").str.strip_chars() == "")

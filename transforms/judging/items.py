@@ -11,7 +11,7 @@ import polars as pl
 
 from tilth.schemas import PL_MESSAGES, Reason, TilthError, conform, content_ids
 from tilth.transforms.inference.prompts import Trusted
-from tilth.transforms.inference.requests import REQUESTS, Questions
+from tilth.transforms.inference.requests import REQUESTS, Questions, demand_settled
 from tilth.transforms.inference.sampling import request_id, requests_frame
 from tilth.transforms.judging.protocol import Protocol
 
@@ -234,14 +234,7 @@ def _ids(rows: pl.DataFrame) -> pl.Series:
 
 
 def _check(items: pl.DataFrame, asked: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame) -> None:
-    settled = [*completions.get_column("id"), *failed.get_column("id")]
-    if len(set(settled)) != asked.height or sorted(settled) != sorted(asked.get_column("id")):
-        raise TilthError(
-            "answers do not match what was asked",
-            found=f"{len(settled)} answered or failed, {len(set(settled))} of them different",
-            wanted=f"each of {asked.height} once",
-            do="please report this",
-        )
+    demand_settled("answers", asked, completions, failed)
     known = items.get_column("item_id")
     lost = len(set(asked.get_column("item_id")) - set(known))
     if lost or known.n_unique() != known.len():

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from tilth.schemas import Reason, conform, empty
+from tilth.schemas import Reason, conform, polars_schema
 from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.judging.protocol import Protocol
 from tilth.transforms.rationales.checks import Checks
@@ -42,7 +42,7 @@ class RuleRationales:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         pairs = rows_of(task, "pairs")
-        parent = rows_of(task, "complaints", empty("rationales"))
+        parent = rows_of(task, "complaints", polars_schema("rationales"))
         complaints = parent.filter(pl.col("kind") == "user_complaint").join(
             pairs, left_on="pair_id", right_on="id", how="semi"
         )
@@ -101,7 +101,7 @@ class ReadRationales:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        asked = rows_of(task, "asked", pl.DataFrame(schema=ASKED))
+        asked = rows_of(task, "asked", ASKED)
         completions, failed = answered(task)
         pairs = rows_of(task, "pairs")
         made = rationales_of(pairs, asked, completions, failed, self.kind, self.config, self.checks)
@@ -140,7 +140,7 @@ class SettleRationales:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        links = rows_of(task, "links", pl.DataFrame(schema=LINKS))
+        links = rows_of(task, "links", LINKS)
         judged = recovered(_candidates(task), links, rows_of(task, "judgments"), self.protocol)
         silent = judged.filter(pl.col("recovers_label").is_null()).with_columns(
             reason=pl.lit(Reason.JUDGES_FAILED.value), detail=pl.lit("the judges came to no verdict")
@@ -155,4 +155,4 @@ class SettleRationales:
 
 
 def _candidates(task: Task) -> pl.DataFrame:
-    return rows_of(task, "candidates", pl.DataFrame(schema=candidate_schema()))
+    return rows_of(task, "candidates", candidate_schema())

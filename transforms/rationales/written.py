@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple  # Any: parsed JSON
 import orjson
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES, ConfigError, Reason, TilthError, conform, content_ids, polars_schema
+from tilth.schemas import PL_MESSAGES, ConfigError, Reason, conform, content_ids, polars_schema
 from tilth.schemas.labels import WRITTEN_KINDS
 from tilth.transforms.inference.control_tokens import restore
 from tilth.transforms.inference.prompts import Prompt, packaged_prompt
-from tilth.transforms.inference.requests import Questions, Sampling
+from tilth.transforms.inference.requests import Questions, Sampling, demand_settled
 from tilth.transforms.inference.sampling import request_id, requests_frame, seed_for
 from tilth.transforms.pairs.candidates import quarantined
 from tilth.transforms.rationales.checks import Checks, faults, verbatim
@@ -250,7 +250,7 @@ def rationales_of(
     Raises `TilthError` when some request has neither an answer nor a reason, or both, or is about an unknown pair.
     """
     rows = asked.join(pairs, left_on="pair_id", right_on="id", maintain_order="left")
-    _check(asked, rows, completions, failed)
+    demand_settled("rationales", asked, completions, failed, about=rows.get_column("id"))
     told = completions.select("id", "text", written_by="model")
     answered = rows.join(told, on="id")
     said = [{**about, **one._asdict()} for about, answer in _told(answered) for one in _READERS[kind](answer)]
@@ -273,16 +273,6 @@ def set_aside(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of quarantine without `id` from rationales with `reason` and `detail`: one each, under its pair."""
     named = rows.with_columns(source=pl.lit("pairs"), id=pl.format("pairs#id={}", "pair_id"))
     return quarantined(named, "rationales", ["kind", "side", "sample_index", "text"])
-
-
-def _check(asked: pl.DataFrame, rows: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame) -> None:
-    settled = pl.concat([completions.get_column("id"), failed.get_column("id")])
-    known, paired = asked.get_column("id"), rows.get_column("id")
-    if not known.sort().equals(settled.sort()) or known.n_unique() != known.len() or not known.equals(paired):
-        found = f"{settled.len()} answered or failed, {paired.len()} of a known pair, of {known.len()}"
-        raise TilthError(
-            "rationales do not match what was asked", found=found, wanted="each once", do="please report this"
-        )
 
 
 # Reading

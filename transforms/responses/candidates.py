@@ -8,10 +8,10 @@ from typing import Any, Final  # Any: rows of frames
 
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES, ConfigError, Reason, TilthError, conform, content_ids, polars_schema
+from tilth.schemas import PL_MESSAGES, ConfigError, Reason, conform, content_ids, polars_schema
 from tilth.schemas.ids import messages_key
 from tilth.transforms.inference.prompts import Prompt, as_chat, restore
-from tilth.transforms.inference.requests import Questions, Sampling
+from tilth.transforms.inference.requests import Questions, Sampling, demand_settled
 from tilth.transforms.inference.sampling import asked_frame, request_id, seed_for
 from tilth.transforms.pairs.candidates import DROPPED
 
@@ -107,7 +107,7 @@ def replies_of(
     """
     keys = ["conversation_id", "target_index"]
     rows = asked.join(places, on=keys, maintain_order="left")
-    _check(asked, rows, completions, failed)
+    demand_settled("replies", asked, completions, failed, about=rows.get_column("id"))
     texts = pl.Series("text", [restore(text) for text in completions.get_column("text")], dtype=pl.String)
     told = completions.select("id", "finish_reason", texts)
     answered = rows.join(told, on="id", maintain_order="left").with_columns(_fault())
@@ -132,16 +132,6 @@ _FAULTS: Final = {
     Reason.EMPTY_MESSAGE.value: "the reply is blank",
     Reason.NUL_CHARACTER.value: "the reply holds a NUL character",
 }
-
-
-def _check(asked: pl.DataFrame, rows: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame) -> None:
-    settled = pl.concat([completions.get_column("id"), failed.get_column("id")])
-    known, placed = asked.get_column("id"), rows.get_column("id")
-    if not known.sort().equals(settled.sort()) or known.n_unique() != known.len() or not known.equals(placed):
-        found = f"{settled.len()} answered or failed, {placed.len()} at a place, of {known.len()}"
-        raise TilthError(
-            "replies do not match what was asked", found=found, wanted="each once", do="please report this"
-        )
 
 
 def _fault() -> pl.Expr:

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple  # Any: parsed JSON
 import orjson
 import polars as pl
 
-from tilth.schemas import PL_MESSAGES, ConfigError, Reason, TilthError
+from tilth.schemas import PL_MESSAGES, ConfigError, Reason
 from tilth.transforms.inference.prompts import Prompt, packaged_prompt
-from tilth.transforms.inference.requests import Questions, Sampling
+from tilth.transforms.inference.requests import Questions, Sampling, demand_settled
 from tilth.transforms.inference.sampling import request_id, requests_frame
 from tilth.transforms.pairs.candidates import DROPPED
 from tilth.transforms.rubrics.criteria import criteria_rows
@@ -298,7 +298,7 @@ def orbit_criteria(asked: pl.DataFrame, completions: pl.DataFrame, failed: pl.Da
 
     Raises `TilthError` when an answer belongs to no request, or a request has neither an answer nor a reason, or both.
     """
-    _check(asked, completions, failed)
+    demand_settled("rubrics", asked, completions, failed)
     said = pl.DataFrame(list(_said(completions)), schema=_SAID, orient="row")
     marked = _marked(said.join(asked, on="id", maintain_order="left"))
     scorable = (pl.col("weight") > 0) & pl.col("reason").is_null()
@@ -335,15 +335,6 @@ _DETAILS: Final = {
     Reason.DUPLICATE.value: "word for word as it was shown, or as the answer has it already",
     Reason.NO_CRITERION.value: "a mistake, in a rubric that wants nothing",
 }
-
-
-def _check(asked: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame) -> None:
-    settled = [*completions.get_column("id"), *failed.get_column("id")]
-    if sorted(settled) != sorted(set(asked.get_column("id"))) or len(set(settled)) != asked.height:
-        found = f"{len(settled)} answered or failed, {len(set(settled))} of them different"
-        raise TilthError(
-            "rubrics do not match what was asked", found=found, wanted=f"each of {asked.height} once"
-        )
 
 
 def _said(completions: pl.DataFrame) -> Iterator[tuple[object, ...]]:

@@ -56,8 +56,7 @@ class OrbitRequests:
     def run(self, task: Task, out: Output) -> None:
         """One task per part of prompts."""
         prompts, seeds = (
-            rows_of(task, name, pl.DataFrame(schema=schema))
-            for name, schema in (("prompts", PROMPTS), ("seeds", SEEDS))
+            rows_of(task, name, schema) for name, schema in (("prompts", PROMPTS), ("seeds", SEEDS))
         )
         write_questions(orbit_requests(prompts, seeds, self.config, self.retrieval), out)
 
@@ -73,7 +72,7 @@ class ReadOrbit:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         completions, failed = answered(task)
-        read = orbit_criteria(rows_of(task, "asked", pl.DataFrame(schema=ASKED)), completions, failed)
+        read = orbit_criteria(rows_of(task, "asked", ASKED), completions, failed)
         out.write("criteria", read.kept)
         out.write("retrieved", read.retrieved)
         out.write("quarantine", read.dropped)
@@ -127,7 +126,7 @@ class ReadRollouts:
         """One task per part."""
         completions, failed = answered(task)
         places, dropped = rollout_places(_prompts(task))
-        asked = rows_of(task, "asked", pl.DataFrame(schema=REPLIES_ASKED))
+        asked = rows_of(task, "asked", REPLIES_ASKED)
         made, lost = replies_of(places, asked, completions, failed, "policy", self.model, guided=False)
         out.write("responses", made)
         out.write("quarantine", lost)
@@ -137,4 +136,4 @@ class ReadRollouts:
 
 
 def _prompts(task: Task) -> pl.DataFrame:
-    return rows_of(task, "prompts", pl.DataFrame(schema=PROMPTS))
+    return rows_of(task, "prompts", PROMPTS)

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import polars as pl
 
-from tilth.schemas import empty
 from tilth.transforms.inference.asking import answered, write_questions
 from tilth.transforms.pairs.best_of_n import BestOfN
 from tilth.transforms.pairs.by_rubric import rubric_pairs
@@ -37,18 +36,13 @@ from tilth.transforms.rubrics.grading import (
 from tilth.transforms.rubrics.merging import Merging, merged
 from tilth.transforms.rubrics.orbit import RETRIEVED
 from tilth.transforms.rubrics.passrates import PassRates, pass_filtered
-from tilth.transforms.rubrics.quality import Filters, filtered, measured
+from tilth.transforms.rubrics.quality import FEEDBACK, Filters, filtered, measured
 from tilth.transforms.rubrics.retrieval import Retrieval
-from tilth.transforms.rubrics.scoring import scores
+from tilth.transforms.rubrics.scoring import SCORED, scores
 from tilth.transforms.rubrics.verifiers import grade_by_program
-from tilth.transforms.rubrics.written import WritingCriteria, criteria_of_answers, written_requests
+from tilth.transforms.rubrics.written import ASKED, WritingCriteria, criteria_of_answers, written_requests
 from tilth.transforms.stage import Output, Task, rows_of
 from tilth.transforms.steps import CANDIDATE_ROWS, in_buckets
-
-
-def frame_of(task: Task, name: str, schema: pl.Schema) -> pl.DataFrame:
-    """All rows that a task was given under a name that is no table; none where it was given none."""
-    return rows_of(task, name, pl.DataFrame(schema=schema))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +89,10 @@ class PlacedPrompts:
 
 @dataclass(frozen=True, slots=True)
 class GatherComplaints:
-    """Finds complaints in words. Inputs: a part of `conversations`, all `feedback`. Writes `complaints`."""
+    """Finds complaints in words. Inputs: a part of `conversations`, all `feedback`.
+
+    Writes `complaints`, and `voiced`: which feedback about which prompt, without the words.
+    """
 
     config: Complaining = field(default_factory=Complaining)
     name: ClassVar[str] = "complaints"
@@ -105,6 +102,7 @@ class GatherComplaints:
         """One task per part of conversations."""
         found = complaints_of(rows_of(task, "feedback"), rows_of(task, "conversations"), self.config)
         out.write("complaints", found)
+        out.write("voiced", found.select(FEEDBACK.names()))
         out.count("complaints.found", found.height)
 
 
@@ -120,11 +118,11 @@ class RuleCriteria:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        prompts = frame_of(task, "prompts", PROMPTS)
+        prompts = rows_of(task, "prompts", PROMPTS)
         if "constraints" in self.sources:
             out.write("criteria", constraint_criteria(prompts))
         if "complaints" in self.sources:
-            pool = frame_of(task, "complaints", COMPLAINTS)
+            pool = rows_of(task, "complaints", COMPLAINTS)
             out.write("criteria", complaint_criteria(prompts, pool, self.distilled, self.retrieval))
         if "preferences" in self.sources:
             out.write("criteria", preference_criteria(rows_of(task, "preferences"), prompts))
@@ -146,7 +144,7 @@ class CriteriaRequests:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        prompts, pairs = frame_of(task, "prompts", PROMPTS), rows_of(task, "pairs")
+        prompts, pairs = rows_of(task, "prompts", PROMPTS), rows_of(task, "pairs")
         write_questions(written_requests(prompts, pairs, self.source, self.config), out)
 
 
@@ -167,10 +165,8 @@ class ReadCriteria:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         completions, failed = answered(task)
-        asked = rows_of(task, "asked")
-        ruled = criteria_of_answers(
-            frame_of(task, "prompts", PROMPTS), asked, completions, failed, self.config
-        )
+        prompts, asked = rows_of(task, "prompts", PROMPTS), rows_of(task, "asked", ASKED)
+        ruled = criteria_of_answers(prompts, asked, completions, failed, self.config)
         out.write("criteria", ruled.kept)
         out.write("quarantine", ruled.dropped)
 
@@ -185,7 +181,7 @@ class MergeCriteria:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        ruled = merged(frame_of(task, "criteria", CRITERIA), self.config)
+        ruled = merged(rows_of(task, "criteria", CRITERIA), self.config)
         out.write("criteria", ruled.kept)
         out.write("quarantine", ruled.dropped)
 
@@ -203,7 +199,7 @@ class GradeItems:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        criteria, replies = frame_of(task, "criteria", CRITERIA), _graded(task)
+        criteria, replies = rows_of(task, "criteria", CRITERIA), _graded(task)
         graded = criterion_items(criteria, replies, show_weight=self.show_weight)
         out.write("items", graded.items)
         out.write("links", graded.links)
@@ -216,14 +212,14 @@ class GradeItems:
 def _graded(task: Task) -> pl.DataFrame:
     """Replies that are graded: those of pairs, and those of a policy."""
     sampled = rows_of(task, "responses").rename({"id": "response_id"}).select(REPLIES.names())
-    return pl.concat([frame_of(task, "replies", REPLIES), sampled])
+    return pl.concat([rows_of(task, "replies", REPLIES), sampled])
 
 
 @dataclass(frozen=True, slots=True)
 class SettleRubrics:
     """Rubrics of criteria and grades: measured, and filtered by quality, or by pass rates where they are given.
 
-    Inputs: `criteria`, `prompts`, `sides`, `links`, `judgments`, `grades`, `replies`, `responses`, `complaints`,
+    Inputs: `criteria`, `prompts`, `sides`, `links`, `judgments`, `grades`, `replies`, `responses`, `voiced`,
     `retrieved`. Writes `rubrics`, `judgments` (those of programs too), `scores` and `quarantine`.
     """
 
@@ -234,13 +230,12 @@ class SettleRubrics:
 
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
-        links, judged = frame_of(task, "links", LINKS), rows_of(task, "judgments")
-        by_program = frame_of(task, "grades", GRADES)
+        links, judged = rows_of(task, "links", LINKS), rows_of(task, "judgments")
+        by_program = rows_of(task, "grades", GRADES)
         grades = pl.concat([by_program, grades_of(links, judged)])
         criteria = self._worth_learning(task, grades, out)
         rubrics = rubric_rows(criteria, _prompts(task))
-        voiced = frame_of(task, "complaints", COMPLAINTS).select("prompt_id", "feedback_id")
-        about = (rubrics, grades, frame_of(task, "sides", SIDES), voiced)
+        about = (rubrics, grades, rows_of(task, "sides", SIDES), rows_of(task, "voiced", FEEDBACK))
         if self.pass_rates is None:
             kept, dropped = filtered(*about, self.filters)
             out.write("quarantine", dropped)
@@ -249,11 +244,12 @@ class SettleRubrics:
         out.write("rubrics", kept)
         out.write("judgments", named(judged, links))
         out.write("judgments", program_judgments(by_program, _graded(task)))
-        out.write("scores", scores(criteria_of(kept), grades))
-        out.count("rubrics.criteria", criteria_of(kept).height)
+        stayed = criteria_of(kept)
+        out.write("scores", scores(stayed, grades))
+        out.count("rubrics.criteria", stayed.height)
 
     def _worth_learning(self, task: Task, grades: pl.DataFrame, out: Output) -> pl.DataFrame:
-        criteria = frame_of(task, "criteria", CRITERIA)
+        criteria = rows_of(task, "criteria", CRITERIA)
         if self.pass_rates is None:
             return criteria
         sampled = grades.join(
@@ -265,10 +261,10 @@ class SettleRubrics:
 
 
 def _prompts(task: Task) -> pl.DataFrame:
-    prompts = frame_of(task, "prompts", PROMPTS)
+    prompts = rows_of(task, "prompts", PROMPTS)
     if "retrieved" not in task.inputs:
         return prompts
-    retrieved = rows_of(task, "retrieved", pl.DataFrame(schema=RETRIEVED))
+    retrieved = rows_of(task, "retrieved", RETRIEVED)
     return prompts.join(retrieved, on="prompt_id", how="left", maintain_order="left")
 
 
@@ -286,10 +282,7 @@ class PairByRubric:
     def run(self, task: Task, out: Output) -> None:
         """One task per part."""
         responses = rows_of(task, "responses")
-        given = rows_of(task, "scores", pl.DataFrame(schema=_SCORED))
-        ruled = rubric_pairs(responses, given, rows_of(task, "judgments", empty("judgments")), self.policy)
+        given = rows_of(task, "scores", SCORED)
+        ruled = rubric_pairs(responses, given, rows_of(task, "judgments"), self.policy)
         out.write("candidate_pairs", in_buckets(ruled.kept), CANDIDATE_ROWS)
         out.write("quarantine", ruled.dropped)
-
-
-_SCORED = pl.Schema({"prompt_id": pl.String, "response_id": pl.String, "score": pl.Float64})

@@ -18,11 +18,11 @@ from typing import Any, Final, NamedTuple  # Any: parsed JSON, rows of frames
 import orjson
 import polars as pl
 
-from tilth.schemas import ConfigError, Reason, TilthError
+from tilth.schemas import ConfigError, Reason
 from tilth.schemas.labels import CRITERION_KINDS
 from tilth.transforms.feedback.windows import cut
 from tilth.transforms.inference.prompts import Prompt, Trusted, packaged_prompt
-from tilth.transforms.inference.requests import Questions, Sampling
+from tilth.transforms.inference.requests import Questions, Sampling, demand_settled
 from tilth.transforms.inference.sampling import request_id, requests_frame, seed_for
 from tilth.transforms.pairs.candidates import DROPPED, Ruled
 from tilth.transforms.rationales.positions import names_position
@@ -225,7 +225,8 @@ def criteria_of_answers(
 
     Raises `TilthError` when a request has neither an answer nor a reason, or both, or asks about an unknown prompt.
     """
-    _check(prompts, asked, completions, failed)
+    known = asked.join(prompts, on="prompt_id", how="semi", maintain_order="left")
+    demand_settled("criteria", asked, completions, failed, about=known.get_column("id"))
     answers = (
         asked.join(completions.select("id", "text", "model"), on="id")
         .join(_about(prompts), on="prompt_id")
@@ -369,15 +370,3 @@ def _lost(row: Mapping[str, Any], item: Mapping[str, Any] | None, reason: str, d
         "payload": orjson.dumps({"source": row["source"], **(item or {})}).decode(),
         "source_rows": 0,
     }
-
-
-def _check(
-    prompts: pl.DataFrame, asked: pl.DataFrame, completions: pl.DataFrame, failed: pl.DataFrame
-) -> None:
-    settled = [*completions.get_column("id"), *failed.get_column("id")]
-    unknown = len(set(asked.get_column("prompt_id")) - set(prompts.get_column("prompt_id")))
-    if sorted(settled) != sorted(set(asked.get_column("id"))) or unknown:
-        found = f"{len(settled)} answered or failed, of {asked.height}; {unknown} unknown prompts"
-        raise TilthError(
-            "criteria do not match what was asked", found=found, wanted="each once", do="please report this"
-        )
