@@ -40,6 +40,9 @@ class RunResult:
     quarantined: dict[str, int] = field(default_factory=dict)  # source rows by reason
     dropped: dict[str, int] = field(default_factory=dict)  # candidates for pairs and labels by reason
     passed_over: dict[str, int] = field(default_factory=dict)  # conversations not mined, by language
+    files: dict[str, int] = field(
+        default_factory=dict
+    )  # source files: new, and of an incremental run seen, changed, gone
     warnings: list[str] = field(default_factory=list)
     usage: dict[str, Any] = field(
         default_factory=dict

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any  # Any: configurations of recipes, JSON values
 
+import fsspec
+
 import tilth
 from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog, releases_behind
 from tilth.flows.conductor import Conductor
-from tilth.flows.origin import Origin, origin_of
+from tilth.flows.locks import held, run_lock, stream_lock
+from tilth.flows.origin import Origin, origin_of, stream_id
 from tilth.flows.recipes import RECIPES, Recipe
 from tilth.flows.result import Dataset, RunResult, SourceCount
 from tilth.flows.session import Session
 from tilth.flows.settings import Settings
 from tilth.pipelines.observed import Observation, Observed, quarantined
-from tilth.schemas import fingerprint
+from tilth.schemas import NotFound, fingerprint
 from tilth.transforms.inference.engines import identify
 from tilth.transforms.parts import write_bytes
-from tilth.transforms.stage import Manifest, total
+from tilth.transforms.stage import Manifest, numbered, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,22 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
     Raises `QuarantineOverflow` when too many rows are broken, `ChecksFailed` when a critical check fails; the
     catalog is then as it was, and the staged files are kept for looking at.
     """
-    job = conductor.perform("plan", lambda: job_of(recipe, settings))
+    workspace, stream = settings.workspace.rstrip("/"), stream_id(recipe, RECIPES[recipe], settings)
+    with contextlib.ExitStack() as locks:
+        if stream is not None:  # before it looks at what earlier runs have read
+            locks.enter_context(held(stream_lock(workspace, stream), conductor.waiting))
+        job = conductor.perform("plan", lambda: job_of(recipe, settings))
+        locks.enter_context(held(run_lock(workspace, job.run_id), conductor.waiting))
+        return _run(job, settings, conductor)
+
+
+def _run(job: Job, settings: Settings, conductor: Conductor) -> RunResult:
     catalog = open_catalog(job.workspace)
-    committed = catalog.find_run(recipe, job.run_id)
+    committed = catalog.find_run(job.name, job.run_id)
     if committed:
         return _result(job, committed, {}, json.loads(committed[0].properties["tilth.summary"]), "unchanged")
     with session_of(job, settings, conductor, catalog) as session:
+        _demand_kept(job, session)
         observation = job.recipe.run(
             job.origin.given, job.logs, job.config, session.means, settings.max_quarantine_share
         )
@@ -87,7 +101,29 @@ def run(recipe: str, settings: Settings, conductor: Conductor) -> RunResult:
 def session_of(job: Job, settings: Settings, conductor: Conductor, catalog: Catalog) -> Session:
     """A sitting of the run: what it makes final is staged in the catalog, where nothing is visible before a commit."""
     places = {table: catalog.staging(job.name, table, job.run_id) for table in job.recipe.lineage}
-    return Session(settings, job.run_id, conductor, places, job.recipe.passing)
+    return Session(settings, job.run_id, conductor, places, job.recipe.passing, job.origin.stream)
+
+
+def _demand_kept(job: Job, session: Session) -> None:
+    """Raises `NotFound` when rows of a source file that is gone are to be kept, and cannot be made again."""
+    if not (job.origin.counts or {}).get("gone"):
+        return
+    reads: Sequence[Mapping[str, Any]] = job.origin.given  # pyright: ignore[reportAssignmentType]  (logs: no parent)
+    stage = session.stage(job.logs.ingest)
+    for task in numbered(reads, [{}] * len(reads)):
+        files = [file["uri"] for file in task.options["files"]]
+        lost = next((uri for uri in files if not _is_there(uri)), None)
+        if lost is not None and stage.done(task) is None:
+            raise NotFound(
+                "a source file is gone, and its rows were read with other settings or have been purged",
+                found=lost,
+                do="put the file back, or let its rows go: --set on_deleted=drop",
+            )
+
+
+def _is_there(uri: str) -> bool:
+    fs, path = fsspec.core.url_to_fs(uri)
+    return bool(fs.exists(path))
 
 
 def job_of(recipe: str, settings: Settings) -> Job:
@@ -131,11 +167,17 @@ def _commit(
         "tilth.parents": json.dumps(job.origin.parents),
         "tilth.lineage": json.dumps(job.recipe.lineage, sort_keys=True),
         "tilth.code_version": tilth.__version__,
+        **job.origin.properties(_home(catalog, job), job.run_id),
         **observation.properties,
     }
     versions = catalog.publish(Release(job.name, job.run_id, _files(observation), properties, report))
     write_bytes(json.dumps(summary, indent=2).encode(), f"{session.directory}/summary.json")
     return versions
+
+
+def _home(catalog: Catalog, job: Job) -> str:
+    """Where a family keeps what belongs to its versions and is no table."""
+    return catalog.staging(job.name, next(iter(job.recipe.lineage)), job.run_id).rsplit("/", 3)[0]
 
 
 def _warnings(job: Job, manifests: Sequence[Manifest]) -> list[str]:
@@ -201,5 +243,6 @@ def _result(
 ) -> RunResult:
     datasets = [Dataset(v.name, v.version, v.rows, v.snapshot_id) for v in versions]
     facts = {**summary, "sources": [SourceCount(**source) for source in summary["sources"]]}
-    options: dict[str, Any] = {**facts, "datasets": datasets, "seconds": dict(seconds)}
+    files = dict(job.origin.counts or {})
+    options: dict[str, Any] = {**facts, "datasets": datasets, "seconds": dict(seconds), "files": files}
     return RunResult(job.run_id, status, **options)

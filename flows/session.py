@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType, TracebackType
 from typing import Any, Self  # Any: JSON values
 
@@ -31,6 +31,7 @@ class Session:
         conductor: runs named pieces of work.
         places: table -> directory, for tables that are not to be removed with the stages.
         passing: (step, table) whose rows a later step makes final; they stay with the stage.
+        stream: the stream of incremental runs whose finished tasks are looked up and kept.
     """
 
     def __init__(
@@ -40,16 +41,20 @@ class Session:
         conductor: Conductor,
         places: Mapping[str, str] = MappingProxyType({}),
         passing: frozenset[tuple[str, str]] = frozenset(),
+        stream: str | None = None,
     ) -> None:
         self._settings, self._conductor = settings, conductor
         self._places, self._passing = places, passing | {("ask", "quarantine")}
-        self.run_id, self.directory = run_id, f"{settings.workspace.rstrip('/')}/runs/{run_id}"
+        place = f"runs/{run_id}" if stream is None else f"streams/{stream}"
+        self.run_id, self.directory = run_id, f"{settings.workspace.rstrip('/')}/{place}"
+        self._stream, self._used = stream, set[str]()
         self._asked: dict[str, Ask] = {}
         self._open = contextlib.ExitStack()
         self._execute: Execute | None = None
 
     def __enter__(self) -> Self:
-        self._execute = self._open.enter_context(self._settings.beam().session(self._conductor.progress))
+        beam, conductor = self._settings.beam(), self._conductor
+        self._execute = self._open.enter_context(beam.session(conductor.progress, apart=conductor.apart))
         return self
 
     def __exit__(
@@ -64,11 +69,10 @@ class Session:
 
     def conduct(self, step: Step, tasks: Sequence[Task]) -> list[Manifest]:
         """Runs a step over tasks, those that are not done yet."""
-        execute = self._execute
+        execute, stage = self._execute, self.stage(step)
         assert execute is not None, "a session is entered first"  # noqa: S101  (a mistake of ours)
-        return self._conductor.perform(
-            title(step), lambda: run_stage(self.stage(step), tasks, execute) if tasks else []
-        )
+        self._used.update(stage.manifest_uri(task) for task in tasks)
+        return self._conductor.perform(title(step), lambda: run_stage(stage, tasks, execute) if tasks else [])
 
     def stage(self, step: Step) -> Stage:
         """A step in its place."""
@@ -111,8 +115,31 @@ class Session:
             return cache.spent(self.run_id) if cache else Usage()
 
     def clear(self) -> None:
-        """Removes the intermediate files, unless the settings keep them."""
-        if not self._settings.keep_stages:
-            fs, path = fsspec.core.url_to_fs(f"{self.directory}/stages")
-            if fs.exists(path):
-                fs.rm(path, recursive=True)
+        """Removes the intermediate files, unless the settings keep them; of a stream, what this run did not use."""
+        stages = f"{self.directory}/stages"
+        if self._settings.keep_stages:
+            return
+        if self._stream is not None:
+            _prune(stages, self._used)
+            return
+        fs, path = fsspec.core.url_to_fs(stages)
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+def _prune(stages: str, used: Set[str]) -> None:
+    """Removes what finished tasks left behind that no manifest of `used` knows: manifests, then intermediate parts."""
+    fs, folder = fsspec.core.url_to_fs(stages)
+    kept = {fsspec.core.url_to_fs(uri)[1] for uri in used}
+    manifests = {path for path in fs.find(folder) if path.rpartition("/")[0].endswith("/done")}
+    if unused := list(manifests - kept):
+        fs.rm(unused)
+    needed = {
+        fsspec.core.url_to_fs(shard.uri)[1]
+        for path in manifests & kept
+        for shards in Manifest.from_json(fs.cat_file(path)).outputs.values()
+        for shard in shards
+    }
+    stale = [path for path in fs.find(folder) if path.endswith(".parquet") and path not in needed]
+    if stale:
+        fs.rm(stale)

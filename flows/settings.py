@@ -15,7 +15,7 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any  # Any: values of YAML files and of pydantic's own signatures
+from typing import Any, Literal  # Any: values of YAML files and of pydantic's own signatures
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
@@ -26,6 +26,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from tilth.flows.schedules import Schedule
 from tilth.pipelines.ask import AskConfig
 from tilth.pipelines.judge_training import JudgeTrainingConfig
 from tilth.pipelines.observed import Observed
@@ -118,6 +119,17 @@ class Settings(BaseSettings):
     dataset: str | None = Field(None, description="the dataset of the catalog that a recipe reads (--from)")
     format: str | None = Field(None, description="the shape of the sources; detected when not given")
     map: str | None = Field(None, description="a YAML column map for a foreign shape")
+    incremental: bool = Field(
+        False, description="read only what earlier runs over these sources have not read"
+    )
+    on_deleted: Literal["keep", "drop"] = Field(
+        "keep", description="rows of source files that are gone: kept, or dropped from the next version"
+    )
+    licence: str | None = Field(None, description="the licence of the sources, as cc-by-4.0")
+    schedules: dict[str, Schedule] = Field(default_factory=dict, description="what runs by itself, and when")
+    licences: dict[str, str] = Field(
+        default_factory=dict, description="licences by pattern of a source's URI"
+    )
     user_salt: SecretStr = Field(SecretStr(""), description="secret that user ids are hashed with")
     max_quarantine_share: float = Field(0.25, ge=0, le=1, description="a run fails above this share")
     keep_stages: bool = Field(False, description="keep intermediate files after the commit")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import fsspec
@@ -34,6 +36,7 @@ CONTAINERS: Final[Mapping[str, str]] = {
 COMPRESSIONS: Final[Mapping[str, str]] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _EXTRAS: Final = {"s3": "tilth[s3]", "s3a": "tilth[s3]", "gs": "tilth[gcs]", "gcs": "tilth[gcs]"}
 _WITNESS_KEYS: Final = ("ETag", "etag", "md5Hash", "blob_id", "oid", "sha256")
+_MODIFIED_KEYS: Final = ("mtime", "LastModified", "last_modified", "updated", "created")
 _BLOCK_BYTES: Final = 1 << 20
 
 
@@ -45,6 +48,9 @@ class SourceFile:
     source: str  # the URI, glob or directory that the user named
     size_bytes: int
     witness: str
+    modified: str | None = field(
+        default=None, compare=False
+    )  # ISO 8601, where the store says; no part of what it holds
 
     @property
     def compression(self) -> str | None:
@@ -57,15 +63,20 @@ class SourceFile:
         return _container(self.uri)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+        """As plain JSON values: where it is and what it holds."""
+        return {name: value for name, value in asdict(self).items() if name != "modified"}
 
 
-def expand(uris: Iterable[str]) -> list[SourceFile]:
+Known = Mapping[tuple[str, int, str | None], str]
+"""Witnesses of files that need not be read again, by URI, size and time of change."""
+
+
+def expand(uris: Iterable[str], known: Known = MappingProxyType({})) -> list[SourceFile]:
     """The files that `uris` name, in the order given, those of a glob or a directory by name; none twice.
 
     A directory gives the files below it whose suffix is known, hidden ones left out. The witness of a local file is
-    the xxh3-128 of its bytes, of another file what its store says of it (ETag, checksum).
+    the xxh3-128 of its bytes, of another file what its store says of it (ETag, checksum); a local file of `known` is
+    not read for it.
 
     Raises `NotFound` for what matches nothing, `MissingExtra` for a protocol whose package is not installed,
     `BadInput` for a protocol that nobody knows.
@@ -75,7 +86,8 @@ def expand(uris: Iterable[str]) -> list[SourceFile]:
         fs, path = filesystem(source)
         for found in _matches(fs, path, source):
             uri = _uri(fs, found, source)
-            files.setdefault(uri, SourceFile(uri, source, *_size_and_witness(fs, found)))
+            if uri not in files:
+                files[uri] = _described(fs, found, uri, source, known)
     return list(files.values())
 
 
@@ -146,12 +158,23 @@ def _relative(path: str) -> str:
     return os.path.relpath(path)
 
 
-def _size_and_witness(fs: Any, path: str) -> tuple[int, str]:
+def _described(fs: Any, path: str, uri: str, source: str, known: Known) -> SourceFile:
     info = fs.info(path)
+    size, modified = int(info.get("size") or 0), _modified(info)
     if isinstance(fs, LocalFileSystem):
-        return int(info["size"]), f"xxh3-128:{_digest(path)}"
-    named = next((f"{key.lower()}:{info[key]}" for key in _WITNESS_KEYS if info.get(key)), None)
-    return int(info.get("size") or 0), named or f"ukey:{fs.ukey(path)}"
+        witness = known.get((uri, size, modified)) or f"xxh3-128:{_digest(path)}"
+    else:
+        named = next((f"{key.lower()}:{info[key]}" for key in _WITNESS_KEYS if info.get(key)), None)
+        witness = named or f"ukey:{fs.ukey(path)}"
+    return SourceFile(uri, source, size, witness, modified)
+
+
+def _modified(info: Mapping[str, Any]) -> str | None:
+    """When a file was last changed; stores name it differently."""
+    when = next((info[key] for key in _MODIFIED_KEYS if info.get(key)), None)
+    if isinstance(when, int | float):
+        when = datetime.fromtimestamp(when, UTC)
+    return when.isoformat() if isinstance(when, datetime) else when
 
 
 def _digest(path: str) -> str:
