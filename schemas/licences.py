@@ -40,11 +40,11 @@ class Licence:
 
     id: str
     hub_id: str
-    redistribute: Reach = Reach.ANYONE
-    derivatives: bool = True
-    share_alike: bool = False
-    commercial: bool = True
-    attribution: bool = True
+    redistribute: Reach
+    derivatives: bool
+    share_alike: bool
+    commercial: bool
+    attribution: bool
 
 
 class Combined(NamedTuple):
@@ -54,12 +54,21 @@ class Combined(NamedTuple):
     refusal: str | None
 
 
-def _open(name: str, **terms: bool) -> Licence:
-    return Licence(name, name, **terms)
+def _open(
+    name: str,
+    *,
+    derivatives: bool = True,
+    share_alike: bool = False,
+    commercial: bool = True,
+    attribution: bool = True,
+) -> Licence:
+    return Licence(name, name, Reach.ANYONE, derivatives, share_alike, commercial, attribution)
 
 
 def _unknown(name: str, hub_id: str = "other", reach: Reach = Reach.ORGANISATION) -> Licence:
-    return Licence(name, hub_id, reach, reach > Reach.NOBODY, share_alike=True, commercial=False)
+    return Licence(
+        name, hub_id, reach, reach > Reach.NOBODY, share_alike=True, commercial=False, attribution=True
+    )
 
 
 # From the least restrictive to the most, as far as `combine` needs an order: of those without a condition that
