@@ -98,6 +98,12 @@ def run(
     column_map: Annotated[
         str | None, typer.Option("--map", help="A YAML column map, for a shape that Tilth does not know.")
     ] = None,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Read only files that runs over these sources have not read.")
+    ] = False,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="The licence of the sources, as cc-by-4.0 or proprietary.")
+    ] = None,
     engine: EngineName = None,
     model: Model = None,
     base_url: BaseUrls = None,
@@ -118,6 +124,7 @@ def run(
     The same command again does no work and makes no new version. A run that was killed goes on where it stopped.
 
         tilth run observed --source logs/*.jsonl
+        tilth run observed --source 'logs/*.jsonl' --incremental --licence proprietary
         tilth run observed --source hf://datasets/allenai/WildChat-1M --format wildchat
         tilth run observed --source calls.json --map calls.yaml --json
         tilth run wildfeedback -s logs/*.jsonl --base-url http://localhost:8000/v1 -m LARGE --policy SMALL --judge OTHER
@@ -133,6 +140,8 @@ def run(
         dataset=dataset,
         format=shape,
         map=column_map,
+        incremental=incremental or None,
+        licence=licence,
         workspace=workspace,
         runner=given_of(name=runner),
         engine=given_of(kind=engine, model=model, base_urls=base_url),
