@@ -16,9 +16,10 @@ from importlib import resources
 from typing import Any, Final
 
 from tilth.schemas import ConfigError
+from tilth.schemas.language import EDGE
+from tilth.schemas.refusals import DECLINES
 from tilth.transforms.feedback.taxonomy import DSAT, SAT
 
-EDGE: Final = r"(?-u:\b)"  # the Unicode word edge would take the slow path on any text that is not ASCII
 SCOPES: Final = ("anywhere", "start", "end", "whole", "clause")
 CONTEXTS: Final = (
     "asked",
@@ -75,12 +76,13 @@ def lexicon() -> Mapping[str, tuple[Pattern, ...]]:
 
 @cache
 def context() -> Mapping[str, str]:
-    """Regular expressions over replies and requests by name, from `_context.yaml`."""
+    """Regular expressions over replies and requests by name, from `_context.yaml`; of `declines`, the schemas'."""
     found = load("_context")
-    return {
+    facts = {
         name: compiled(text, "anywhere", edges=name in found["words"])
         for name, text in found["facts"].items()
     }
+    return {**facts, "declines": DECLINES}
 
 
 def load(name: str) -> Any:  # Any: what a YAML file holds

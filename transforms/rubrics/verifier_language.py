@@ -8,7 +8,7 @@ from collections import Counter
 from functools import cache
 from typing import Final
 
-from tilth.transforms.feedback.patterns import load
+from tilth.schemas.language import function_words
 from tilth.transforms.rubrics.verifier_text import prose_lines
 
 LATIN: Final[dict[str, str]] = {
@@ -103,5 +103,5 @@ def _by_words(sample: str, code: str) -> bool | None:
 
 @cache
 def _function_words() -> dict[str, frozenset[str]]:
-    listed: dict[str, str] = load("_languages")["function_words"]
+    listed = function_words()
     return {code: frozenset(listed[code].split()) for code in LATIN}
