@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any  # Any: JSON values
 
+import fsspec
 import polars as pl
 
 from tilth.catalog import Catalog, Version, open_catalog, releases_behind
 from tilth.schemas import BadInput
-from tilth.schemas.formats import FORMATS, Format
-from tilth.transforms.inference.tables import TableWriter
+from tilth.schemas.formats import FORMATS, Format, Made, Projection
+from tilth.transforms.inference.tables import WRITES, TableWriter
 
 
 def export(
     workspace: str, name: str, format_name: str, output: str | None, split: str | None
 ) -> dict[str, Any]:
-    """Writes a dataset, `FAMILY.TABLE[@VERSION]`, in a training format; the file appears whole or not at all.
+    """Writes a dataset, `FAMILY.TABLE[@VERSION]`, in a training format; each file appears whole or not at all.
 
-    `output` is a `.parquet` or `.jsonl` on any fsspec file system, by default named after dataset and format here.
-    With `split`, only its rows. Raises `BadInput` for a format that is not made of this table, or without any row.
+    `output` is a file, named after dataset and format here by default, or a folder, which gets one Parquet file for
+    each split; on any fsspec file system. With `split`, only its rows. Returns what was written, and how many rows of
+    the dataset were left out, by reason. Raises `BadInput` for a format that is not made of this table, a file that its
+    trainer does not read, or without any row.
     """
     form = _format(format_name)
     with open_catalog(workspace, create=False) as catalog:
         version = catalog.resolve(name)
-        if version.table != form.table:
-            wanted = f"a dataset of {form.table}, as FAMILY.{form.table}"
-            do = f"of {version.table}: {', '.join(_formats_of(version.table)) or 'none'}"
-            raise BadInput(f"the format {form.name}", found=version.name, wanted=wanted, do=do)
-        frames = _frames(catalog, version, form)
-    if split is not None:
-        frames[form.table] = frames[form.table].filter(pl.col("split") == split)
-    rows = form.project(frames)
-    if rows.is_empty():
-        do = "see what there is: tilth catalog query 'select split, count(*) from ... group by 1'"
-        raise BadInput("nothing to export", found=f"no row for {form.name}, split {split or 'any'}", do=do)
+        projection = _projection(form, version)
+        frames = _frames(catalog, version, projection)
     target = output or f"{version.name}-{version.version}.{form.name}.parquet"
-    with TableWriter(target) as out:
-        out.write(rows)
+    made = {
+        uri: projection.make(version.table, {**frames, version.table: rows})
+        for uri, rows in _parts(form, target, frames[version.table], split).items()
+    }
+    left_out = sum((Counter(one.left_out) for one in made.values()), Counter[str]())
+    _refuse_nothing(form, split, made, left_out)
+    for uri, one in made.items():
+        with TableWriter(uri) as out:
+            out.write(one.rows)
+    beside = [_add_entries(form, file, version, list(made)) for file in form.beside]
+    files = {uri: one.rows.height for uri, one in made.items()}
     told = {"dataset": version.name, "version": version.version, "format": form.name, "split": split}
-    return {**told, "output": target, "rows": rows.height, "columns": rows.columns}
+    rows_in = frames[version.table].filter(_of_split(split)).height
+    counts = {"rows_in": rows_in, "left_out": dict(left_out), "rows": sum(files.values())}
+    columns = next(iter(made.values())).rows.columns
+    return {**told, **counts, "output": target, "files": files, "beside": beside, "columns": columns}
 
 
 def formats() -> list[dict[str, str]]:
-    """The formats that there are: name, the table each is made of, what it is for."""
-    return [{"format": one.name, "table": one.table, "is for": one.describe} for one in FORMATS.values()]
+    """The formats that there are: name, the tables each can be made of, what it is for."""
+    return [{"format": one.name, "of": ", ".join(one.of), "is for": one.describe} for one in FORMATS.values()]
 
 
 def _format(name: str) -> Format:
@@ -54,26 +62,94 @@ def _format(name: str) -> Format:
     return FORMATS[name]
 
 
-def _formats_of(table: str) -> list[str]:
-    return [one.name for one in FORMATS.values() if one.table == table]
+def _projection(form: Format, version: Version) -> Projection:
+    if version.table not in form.of:
+        wanted = f"a dataset of {' or '.join(form.of)}, as FAMILY.{next(iter(form.of))}"
+        fitting = [one.name for one in FORMATS.values() if version.table in one.of]
+        do = f"of {version.table}: {', '.join(fitting) or 'none'}"
+        raise BadInput(f"the format {form.name}", found=version.name, wanted=wanted, do=do)
+    return form.of[version.table]
 
 
-def _frames(catalog: Catalog, version: Version, form: Format) -> dict[str, pl.DataFrame]:
+def _frames(catalog: Catalog, version: Version, projection: Projection) -> dict[str, pl.DataFrame]:
     """The dataset, and the other tables that the format reads, from its release and those it was made from."""
     from tilth.catalog.parts import scan
 
     behind = releases_behind(catalog, version)
-    frames = {form.table: scan(form.table, version.files).collect()}
-    for table in form.needs:
+    frames = {version.table: scan(version.table, version.files).collect()}
+    for table in projection.needs:
         uris = [uri for files in behind for uri in files.get(table, ())]
         frames[table] = scan(table, uris).collect()
     return frames
 
 
+def _of_split(split: str | None) -> pl.Expr:
+    return pl.lit(True) if split is None else pl.col("split") == split
+
+
+def _parts(form: Format, target: str, rows: pl.DataFrame, split: str | None) -> dict[str, pl.DataFrame]:
+    """The rows of the dataset by the file that they go to: all to a file, or each split to one of a folder."""
+    chosen = rows.filter(_of_split(split))
+    if _is_folder(target):
+        named = chosen.with_columns(pl.col("split").fill_null("train"))
+        parts = named.partition_by("split", as_dict=True, maintain_order=True)
+        return {f"{target.rstrip('/')}/{of}.parquet": part for (of,), part in parts.items()}
+    ending = target.lower().rpartition(".")[2]
+    if f".{ending}" in WRITES and f".{ending}" not in form.forms:
+        wanted = " or ".join(form.forms)
+        raise BadInput(f"a file that {form.name} is not read from", found=f".{ending}", wanted=wanted)
+    return {target: chosen}
+
+
+def _is_folder(target: str) -> bool:
+    fs, path = fsspec.core.url_to_fs(target)
+    return target.endswith("/") or "." not in target.rpartition("/")[2] or fs.isdir(path)
+
+
+def _refuse_nothing(
+    form: Format, split: str | None, made: Mapping[str, Made], left_out: Mapping[str, int]
+) -> None:
+    if any(one.rows.height for one in made.values()):
+        return
+    why = "; ".join(f"{count} left out: {reason}" for reason, count in left_out.items())
+    found = f"no row for {form.name}, split {split or 'any'}" + (f"; {why}" if why else "")
+    do = "see what there is: tilth catalog query 'select split, count(*) from ... group by 1'"
+    raise BadInput("nothing to export", found=found, do=do)
+
+
+def _add_entries(form: Format, file: str, version: Version, uris: list[str]) -> str:
+    """Adds an entry for each file of rows to a JSON file beside them; entries of other files stay."""
+    folder = uris[0].rpartition("/")[0]
+    uri = f"{folder}/{file}" if folder else file
+    fs, path = fsspec.core.url_to_fs(uri)
+    entries = _object(fs.cat_file(path), uri) if fs.exists(path) else {}
+    for each in uris:
+        name = each.rpartition("/")[2]
+        entry = form.beside[file](version.table, name)
+        entries[name.rpartition(".")[0]] = entry
+    fs.pipe_file(path, json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False).encode())
+    return uri
+
+
+def _object(data: bytes, uri: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadInput(
+            f"{uri} is in the way", found="not a JSON object", do="move it, or name another folder"
+        )
+    return found
+
+
 def print_export(told: Mapping[str, Any]) -> None:
-    """Says what was written."""
+    """Says what was written, and what was left out and why."""
     from tilth.flows.show import print_rows
 
-    print_rows(
-        [{"": key, "what": told[key]} for key in ("dataset", "version", "format", "rows", "output")], ""
-    )
+    keys = ("dataset", "version", "format", "rows_in", "rows")
+    print_rows([{"": key.replace("_", " "), "what": told[key]} for key in keys], "")
+    print_rows([{"rows": rows, "written to": uri} for uri, rows in told["files"].items()], "")
+    left_out = [{"rows": count, "why": why} for why, count in told["left_out"].items()]
+    print_rows(left_out, "every row is there", "left out" if left_out else None)
+    print_rows([{"beside": uri} for uri in told["beside"]], "") if told["beside"] else None

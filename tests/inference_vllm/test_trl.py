@@ -97,7 +97,7 @@ def _turns(number: int, asked: str, first: str, complaint: str, second: str) -> 
 
 @pytest.mark.parametrize(
     ("dataset", "form"),
-    [("observed.pairs", "dpo"), ("observed.rationales", "rationale-dpo"), ("judge_training.pairs", "dpo")],
+    [("observed.pairs", "trl"), ("observed.rationales", "rationale-dpo"), ("judge_training.pairs", "dpo")],
 )
 def test_preferences_train(world: World, dataset: str, form: str) -> None:
     """DPO takes pairs, pairs with a rationale beside them, and pairs of judgments; each side as it was exported."""
@@ -140,7 +140,7 @@ def test_rubrics_train(world: World) -> None:
 
 def test_rewards_are_what_programs_say(world: World) -> None:
     """Of each pair the reply that keeps to the limit gets all of the reward, the other nothing."""
-    pairs = world.exported("observed.pairs", "dpo")
+    pairs = world.exported("observed.pairs", "trl")
     rubrics = world.exported("observed.rubrics", "grpo-rubric")
     programs = {row["prompt"][-1]["content"]: row["programs"] for row in rubrics}
     of = [programs[row["prompt"][-1]["content"]] for row in pairs]

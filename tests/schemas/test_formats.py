@@ -11,12 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilth.schemas import PL_MESSAGES, BadInput, conform, empty, fingerprint
-from tilth.schemas.formats import FORMATS, dpo, grpo_rubric, healthbench, rationale_dpo, rationale_sft
+from tilth.schemas.formats import FORMATS
+from tilth.schemas.formats.pairs import preferences
+from tilth.schemas.formats.rationales import rationale_dpo, rationale_sft
+from tilth.schemas.formats.rubrics import grpo_rubric, healthbench
 from tilth.schemas.ids import content_id
 
 ODD: Final = 'He said "no";\n\\ {"a": [1]} \u2028 🌱 </s> [INST]'
 MESSAGES: Final = {"prompt", "chosen", "rejected", "completion", "output", "improved", "prompt_aligned"} | {
-    "prompt_misaligned"
+    "prompt_misaligned",
+    "messages",
+    "context",
 }
 
 
@@ -75,6 +80,22 @@ def pairs(*rows: dict[str, Any]) -> pl.DataFrame:
     return conform(pl.DataFrame(rows), "pairs") if rows else empty("pairs")
 
 
+def labelled(n: int, reply: str = "Good.", label: bool = True, ask: int | None = None) -> dict[str, Any]:
+    about = n if ask is None else ask
+    return {
+        "id": content_id("unpaired", str(n)),
+        "prompt_id": content_id("prompt", str(about)),
+        "prompt": [said("user", f"Why {about}?")],
+        "completion": [said("assistant", reply)],
+        "label": label,
+        "split": "train",
+    }
+
+
+def unpaired(*rows: dict[str, Any]) -> pl.DataFrame:
+    return conform(pl.DataFrame(rows), "unpaired") if rows else empty("unpaired")
+
+
 def rationale(n: int, kind: str = "general", **more: Any) -> dict[str, Any]:
     text = more.get("text", "The better reply says why.")
     return {
@@ -108,68 +129,82 @@ def tables() -> dict[str, pl.DataFrame]:
             rationale(1, "judgment", side="rejected", text="It does not say why."),
             rationale(2, "factors", text="The better reply: 1 word against 2."),
         ),
+        "unpaired": unpaired(labelled(0, f"Good. {ODD}"), labelled(1), labelled(2)),
+        "ratings": conform(
+            pl.DataFrame([{**row, "rating": 4.5} for row in (labelled(0), labelled(1))]).drop("label"),
+            "ratings",
+        ),
     }
 
 
 # All formats
 
 
-@pytest.mark.parametrize("name", list(FORMATS))
-def test_every_format_is_read_by_datasets(name: str) -> None:
+FORMS: Final = [(name, table) for name, form in FORMATS.items() for table in form.of]
+
+
+def given_for(name: str, table: str) -> dict[str, pl.DataFrame]:
+    return {each: tables()[each] for each in (table, *FORMATS[name].of[table].needs)}
+
+
+@pytest.mark.parametrize(("name", "table"), FORMS)
+def test_every_format_is_read_by_datasets(name: str, table: str) -> None:
     """Messages arrive as lists of role and content alone, every prompt ends with a user, text is unharmed."""
     import datasets
 
-    form = FORMATS[name]
-    given = {table: tables()[table] for table in (form.table, *form.needs)}
-    before = {table: frame.clone() for table, frame in given.items()}
-    rows = form.project(given)
-    assert all(given[table].equals(frame) for table, frame in before.items())
+    given = given_for(name, table)
+    before = {each: frame.clone() for each, frame in given.items()}
+    rows, left_out = FORMATS[name].of[table].make(table, given)
+    assert rows.height + sum(left_out.values()) >= given[table].height
+    assert all(given[each].equals(frame) for each, frame in before.items())
     read = datasets.Dataset.from_polars(rows)
     assert read.num_rows == rows.height > 0
     string = ("string", "large_string")
     for column in MESSAGES & set(rows.columns):
         feature = read.features[column]
-        assert isinstance(feature, (datasets.List, datasets.LargeList))
-        assert {key: value.dtype in string for key, value in feature.feature.items()} == {
-            "role": True,
-            "content": True,
-        }
+        one = feature if isinstance(feature, dict) else feature.feature
+        assert {key: value.dtype in string for key, value in one.items()} == {"role": True, "content": True}
     listed = read.to_list()
-    assert all(row["prompt"][-1]["role"] == "user" for row in listed)
+    assert all(
+        row[chat][-1]["role"] == "user" for row in listed for chat in {"prompt", "context"} & row.keys()
+    )
     assert listed == rows.to_dicts()
 
 
-@pytest.mark.parametrize("name", list(FORMATS))
-def test_every_format_of_nothing_is_nothing(name: str) -> None:
+@pytest.mark.parametrize(("name", "table"), FORMS)
+def test_every_format_of_nothing_is_nothing(name: str, table: str) -> None:
     """Tables without rows give the format's columns and no rows."""
-    form = FORMATS[name]
-    given = {table: tables()[table] for table in (form.table, *form.needs)}
-    made = form.project({table: frame.clear() for table, frame in given.items()})
-    assert made.is_empty()
-    assert made.schema == form.project(given).schema
+    given, projection = given_for(name, table), FORMATS[name].of[table]
+    made = projection.make(table, {each: frame.clear() for each, frame in given.items()})
+    assert (made.rows.height, made.left_out) == (0, {})
+    assert made.rows.schema == projection.make(table, given).rows.schema
 
 
-@pytest.mark.parametrize("name", list(FORMATS))
-def test_the_order_of_rows_decides_nothing(name: str) -> None:
-    """Permuted tables, and tables that hold a pair twice, give the same rows."""
-    form = FORMATS[name]
-    given = {table: tables()[table] for table in (form.table, *form.needs)}
-    rows = form.project(given)
-    other = form.project({table: frame.reverse() for table, frame in given.items()})
-    twice = {
-        table: pl.concat([frame, frame]) if table in form.needs else frame for table, frame in given.items()
-    }
-    assert sorted(map(fingerprint, other.to_dicts())) == sorted(map(fingerprint, rows.to_dicts()))
-    assert sorted(map(fingerprint, form.project(twice).to_dicts())) == sorted(
-        map(fingerprint, rows.to_dicts())
+@pytest.mark.parametrize(("name", "table"), FORMS)
+def test_the_order_of_rows_decides_nothing(name: str, table: str) -> None:
+    """Permuted tables, and other tables that hold a row twice, give the same rows."""
+    given, projection = given_for(name, table), FORMATS[name].of[table]
+    reversed_ = {each: frame.reverse() for each, frame in given.items()}
+    twice = {each: frame if each == table else pl.concat([frame, frame]) for each, frame in given.items()}
+    rows, other, more = (
+        sorted(map(fingerprint, placeless(projection.make(table, frames).rows)))
+        for frames in (given, reversed_, twice)
     )
+    assert other == rows
+    assert more == rows
+
+
+def placeless(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rows without the place in the file that verl's have."""
+    return [{key: value for key, value in row.items() if key != "extra_info"} for row in rows.to_dicts()]
 
 
 def test_names_and_tables_are_known() -> None:
     """A format is known by its own name, reads tables that there are, and says in one line what it is for."""
     for name, form in FORMATS.items():
         assert name == form.name
-        assert all(empty(table).is_empty() for table in (form.table, *form.needs))
+        assert all(empty(table).is_empty() for table in form.of)
+        assert all(empty(table).is_empty() for one in form.of.values() for table in one.needs)
         assert form.describe
         assert "\n" not in form.describe
 
@@ -299,7 +334,7 @@ def test_a_rationale_without_its_pair_is_no_row(project: Any) -> None:
 
 def test_preferences_as_they_are() -> None:
     """Prompt, sides and margin of a pair, and what names it."""
-    (row,) = dpo(pairs(pair(0))).to_dicts()
+    (row,) = preferences(pairs(pair(0))).to_dicts()
     whole = pair(0)
     assert row == {key: whole[key] for key in ("id", "prompt", "chosen", "rejected", "margin", "split")}
-    assert dpo(pairs(pair(0))).schema["prompt"] == PL_MESSAGES
+    assert preferences(pairs(pair(0))).schema["prompt"] == PL_MESSAGES

@@ -1,106 +1,17 @@
-"""Training formats: pure projections of tables into the columns that trainers read; what each is for is in `FORMATS`.
-
-Messages stay lists of role and content, a prompt always ends with a user's turn, JSON in a column is one whole value.
-"""
+"""Rationales as training rows: questions with their answers, preferences with a reason, judged replies (CUT)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
 from tilth.schemas.errors import BadInput, ConfigError
+from tilth.schemas.formats.turns import conversation, message, spoken
 from tilth.schemas.ids import content_id, messages_key
 from tilth.schemas.tables import PL_MESSAGES
 
 JUDGED_KINDS: Final = ("user_complaint", "judgment")
-_ROLE: Final = pl.element().struct.field("role")
-_CONTENT: Final = pl.element().struct.field("content")
-_RIGHT: Final = "_of_pair"
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One training format.
-
-    Args:
-        name: what it is asked for by.
-        table: the table whose rows it projects.
-        needs: other tables that it reads.
-        describe: what it is for, in one line.
-        project: from tables by name to the rows of the format; pure.
-    """
-
-    name: str
-    table: str
-    needs: tuple[str, ...]
-    describe: str
-    project: Callable[[Mapping[str, pl.DataFrame]], pl.DataFrame]
-
-
-# Rubrics
-
-
-def grpo_rubric(rubrics: pl.DataFrame) -> pl.DataFrame:
-    """A prompt a row with its rubric for reward functions: id, prompt, rubric, ground_truth, dataset, programs, split.
-
-    `rubric` is the list of title, description and weight of Rubrics as Rewards (arXiv 2507.17746), with weights below 0
-    for mistakes; a criterion without a title has an empty one. `ground_truth` and `dataset` are what open-instruct's
-    verifier of rubrics reads: JSON {"query", "rubrics": [{"description", "weight"}]} and "rubric". `programs` is a JSON
-    list of the criteria that a program checks: {"program", "weight"}. TRL's GRPO hands every column but the prompt to
-    the reward functions.
-    """
-    criterion = pl.element().struct
-    weight, description = criterion.field("weight"), criterion.field("description")
-    title = criterion.field("title").fill_null("").alias("title")
-    truth = pl.struct(
-        query=_query("prompt"),
-        rubrics=pl.col("criteria").list.eval(pl.struct(description, weight)),
-    )
-    programs = [_programs(criteria) for criteria in rubrics.get_column("criteria")]
-    return rubrics.select(
-        "id",
-        "prompt",
-        rubric=pl.col("criteria").list.eval(pl.struct(title, description, weight)),
-        ground_truth=truth.struct.json_encode(),
-        dataset=pl.lit("rubric"),
-        programs=pl.Series(programs, dtype=pl.String),
-        split="split",
-    )
-
-
-def _query(prompt: str) -> pl.Expr:
-    """A prompt as one text: of a single turn its content, of several each after its role."""
-    alone = pl.col(prompt).list.first().struct.field("content")
-    return pl.when(pl.col(prompt).list.len() == 1).then(alone).otherwise(_conversation(prompt))
-
-
-def _conversation(prompt: str) -> pl.Expr:
-    turn = pl.concat_str([_ROLE, _CONTENT], separator=": ")
-    return pl.col(prompt).list.eval(turn).list.join("\n\n")
-
-
-def _programs(criteria: pl.Series) -> str:
-    checked = [one for one in criteria if one["program"] is not None]
-    listed = [{"program": json.loads(one["program"]), "weight": one["weight"]} for one in checked]
-    return json.dumps(listed, ensure_ascii=False, sort_keys=True)
-
-
-def healthbench(rubrics: pl.DataFrame) -> pl.DataFrame:
-    """A prompt a row as in HealthBench (arXiv 2505.08775): prompt, prompt_id, rubrics of criterion, points and tags."""
-    criterion = pl.element().struct
-    fields = (
-        criterion.field("description").alias("criterion"),
-        criterion.field("weight").alias("points"),
-        criterion.field("tags"),
-    )
-    return rubrics.select("prompt", "prompt_id", rubrics=pl.col("criteria").list.eval(pl.struct(*fields)))
-
-
-# Rationales
 
 
 def rationale_sft(rationales: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -115,20 +26,20 @@ def rationale_sft(rationales: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame
     first = pl.coalesce(pl.col("order").list.first(), pl.Series(drawn, dtype=pl.Int32))
     rows = _with_pairs(rationales.with_columns(first=first), pairs)
     swapped = pl.col("first") == 1
-    texts = [_text("chosen"), _text("rejected")]
+    texts = [spoken("chosen"), spoken("rejected")]
     shown = [pl.when(swapped).then(other).otherwise(one) for one, other in (texts, texts[::-1])]
     question = pl.format(
         "Two replies could come next in this conversation. Which one is better, and why?\n\n"
         "The conversation:\n\n{}\n\nReply 1:\n\n{}\n\nReply 2:\n\n{}",
-        _conversation("prompt"),
+        conversation("prompt"),
         *shown,
     )
     verdict = pl.when(swapped).then(pl.lit("Reply 2 is better.")).otherwise(pl.lit("Reply 1 is better."))
     answer = pl.concat_str([_about(), pl.col("text"), pl.lit("\n\n"), verdict])
     return rows.select(
         "id",
-        prompt=_message("user", question),
-        completion=_message("assistant", answer),
+        prompt=message("user", question),
+        completion=message("assistant", answer),
         kind="kind",
         order=pl.concat_list("first", 1 - pl.col("first")),
         split="split",
@@ -175,16 +86,6 @@ def _with_pairs(rationales: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _text(side: str) -> pl.Expr:
-    """What the assistant says in a reply."""
-    spoken = pl.when(_ROLE == "assistant").then(_CONTENT)
-    return pl.col(side).list.eval(spoken).list.drop_nulls().list.join("\n")
-
-
-def _message(role: str, content: pl.Expr) -> pl.Expr:
-    return pl.concat_list(pl.struct(role=pl.lit(role), content=content)).cast(PL_MESSAGES)
-
-
 def cut_triples(
     rationales: pl.DataFrame, pairs: pl.DataFrame, satisfied_share: float = 0.25, seed: int = 0
 ) -> pl.DataFrame:
@@ -220,7 +121,7 @@ def _judged(rationales: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     last = pl.col("prompt").list.last().struct.field("content")
     asked = pl.format("{}\n\n(Write a reply that this judgment would be true of: {})", last, pl.col("text"))
     aligned = pl.concat_list(
-        pl.col("prompt").list.head(pl.col("prompt").list.len() - 1), _message("user", asked)
+        pl.col("prompt").list.head(pl.col("prompt").list.len() - 1), message("user", asked)
     )
     return once.select(
         "id",
@@ -257,63 +158,3 @@ def _satisfied(pairs: pl.DataFrame, negative: pl.DataFrame, share: float, seed: 
         polarity=pl.lit("positive"),
         split="split",
     )
-
-
-# Pairs
-
-
-def dpo(pairs: pl.DataFrame) -> pl.DataFrame:
-    """A preference a row, explicit prompt: id, prompt, chosen, rejected, margin, split. DPO ignores the margin."""
-    return pairs.select("id", "prompt", "chosen", "rejected", "margin", "split")
-
-
-def _formats() -> dict[str, Format]:
-    listed = (
-        Format(
-            "grpo-rubric",
-            "rubrics",
-            (),
-            "prompts with rubrics for reward functions (TRL's GRPO, open-instruct, Rubrics as Rewards)",
-            lambda tables: grpo_rubric(tables["rubrics"]),
-        ),
-        Format(
-            "healthbench",
-            "rubrics",
-            (),
-            "prompts with signed criteria, as HealthBench has them",
-            lambda tables: healthbench(tables["rubrics"]),
-        ),
-        Format(
-            "rationale-sft",
-            "rationales",
-            ("pairs",),
-            "which reply is better, and why, as prompt and completion (TRL's SFT)",
-            lambda tables: rationale_sft(tables["rationales"], tables["pairs"]),
-        ),
-        Format(
-            "rationale-dpo",
-            "rationales",
-            ("pairs",),
-            "preferences with a rationale beside them (RDPO)",
-            lambda tables: rationale_dpo(tables["rationales"], tables["pairs"]),
-        ),
-        Format(
-            "cut",
-            "rationales",
-            ("pairs",),
-            "judged replies with aligned and misaligned prompts (CUT)",
-            lambda tables: cut_triples(tables["rationales"], tables["pairs"]),
-        ),
-        Format(
-            "dpo",
-            "pairs",
-            (),
-            "preferences with an explicit prompt (TRL's DPO and reward model)",
-            lambda tables: dpo(tables["pairs"]),
-        ),
-    )
-    return {one.name: one for one in listed}
-
-
-FORMATS: Final[Mapping[str, Format]] = _formats()
-"""All training formats by name."""
