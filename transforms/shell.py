@@ -12,6 +12,7 @@ from typing import Any  # Any: options that dask types too narrowly
 import fsspec
 
 from tilth.schemas import ConfigError, MissingExtra
+from tilth.transforms.child import in_a_child
 from tilth.transforms.stage import Execute, Headway, Progress, Stage, Task, lanes, notes, run_tasks, title
 
 # By its full name: since Beam 2.68 `DirectRunner` first tries to download a Go binary.
@@ -33,15 +34,24 @@ class Runner:
     options: tuple[str, ...] = ()
 
     @contextlib.contextmanager
-    def session(self, progress: Progress | None = None) -> Generator[Execute]:
-        """What runs the stages of one run; a local cluster lives as long as the session."""
+    def session(self, progress: Progress | None = None, *, apart: bool = False) -> Generator[Execute]:
+        """What runs the stages of one run; a local cluster lives as long as the session.
 
-        def execute(stage: Stage, tasks: Sequence[Task]) -> None:
-            with _watched(progress, stage, tasks):
-                _run(stage, tasks, options)
+        With `apart` they run in a child process, of which nothing is left when the session ends or this process dies;
+        see `tilth.transforms.child`.
+        """
+        with in_a_child(self) if apart else self._here() as run:
 
-        with _quiet(), self._beam_options() as options:
+            def execute(stage: Stage, tasks: Sequence[Task]) -> None:
+                with _watched(progress, stage, tasks):
+                    run(stage, tasks)
+
             yield execute
+
+    @contextlib.contextmanager
+    def _here(self) -> Generator[Execute]:
+        with _quiet(), self._beam_options() as options:
+            yield lambda stage, tasks: _run(stage, tasks, options)
 
     @contextlib.contextmanager
     def _beam_options(self) -> Generator[list[str]]:
