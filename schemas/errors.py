@@ -96,6 +96,8 @@ class Reason(StrEnum):
     # against other records
     DUPLICATE = "duplicate"
     CONFLICTING_DUPLICATE = "conflicting_duplicate"
+    # asked to be forgotten: `tilth catalog forget`
+    FORGOTTEN = "forgotten"
     # candidates for pairs and labels
     TIE = "tie"
     IDENTICAL_SIDES = "identical_sides"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -54,6 +54,57 @@ def read(
     config = config or ReadConfig()
     trees = options["shape"] == "oasst"
     return _gathered(_tree_pieces(options, config, limit) if trees else _pieces(options, config, fast, limit))
+
+
+def without(
+    batch: Batch, users: Collection[str], conversations: Collection[str], place: str, before: int = 0
+) -> Batch:
+    """A batch in which forgotten conversations are rows of quarantine that say nothing of them.
+
+    What could not be read loses its payload: nothing tells that it is not theirs. The rows of a record of which some
+    conversations stay count with the first that does, so a batch still adds up.
+
+    Args:
+        batch: as `read` yields it.
+        users: keys of users to leave out; without any, and without `conversations`, the batch is returned as it is.
+        conversations: ids of conversations to leave out.
+        place: what tells this task from others that read the same file.
+        before: how many conversations of this task were left out of earlier batches.
+    """
+    if not users and not conversations:
+        return batch
+    known = list(users)
+    theirs = (
+        pl.col("user_key").is_in(known)
+        | pl.col("other_user_keys").list.eval(pl.element().is_in(known)).list.any()
+    )
+    marked = batch.conversations.with_columns(
+        _gone=theirs.fill_null(value=False) | pl.col("id").is_in(list(conversations)),
+        _record=(pl.col("record_rows") > 0).cum_sum(),
+    )
+    # Those that stay come before those that go: the first of this order carries the record's rows.
+    order = pl.int_range(pl.len(), dtype=pl.Int64) + pl.col("_gone").cast(pl.Int64) * pl.len()
+    marked = marked.with_columns(order.alias("_order"))
+    rows = (
+        pl.when(pl.col("_order") == pl.col("_order").min().over("_record"))
+        .then(pl.col("record_rows").sum().over("_record"))
+        .otherwise(0)
+        .cast(pl.Int32)
+    )
+    counted = marked.with_columns(rows.alias("record_rows"))
+    gone = counted.filter("_gone").with_row_index("_number", before)
+    aside = gone.select(
+        "source",
+        stage=pl.lit("ingest"),
+        reason=pl.lit(Reason.FORGOTTEN.value),
+        key=pl.format("{}#forgotten={}.{}", "source", pl.lit(place), "_number"),
+        detail=pl.lit("this user or conversation is to be forgotten"),
+        payload=pl.lit(None, pl.String),
+        source_rows="record_rows",
+    )
+    unread = batch.quarantine.with_columns(payload=pl.lit(None, pl.String))
+    kept = counted.filter(~pl.col("_gone")).select(batch.conversations.columns)
+    return Batch(kept, pl.concat([unread, aside]), batch.rows_in)
 
 
 def _gathered(pieces: Iterable[Batch]) -> Iterator[Batch]:
