@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tilth.flows.cache import parse_age
-from tilth.schemas import BadInput, NotFound
+from tilth.schemas import BadInput, ConfigError, NotFound
 
 EPOCH: Final = datetime(
     2020, 1, 1, tzinfo=UTC
@@ -118,6 +118,19 @@ class Schedule(BaseModel):
         """The next times after an aware `moment`; none while paused."""
         return [] if self.paused else list(islice(self._times(moment), count))
 
+    def check(self, file: Path) -> None:
+        """Loads the settings as a run will. Raises `ConfigError` for what a run could not begin with."""
+        from tilth.flows.recipes import RECIPES
+        from tilth.flows.settings import load
+
+        if self.recipe not in RECIPES:
+            raise ConfigError("no such recipe", found=self.recipe, wanted=", ".join(RECIPES))
+        settings = load(str(file) if file.exists() else None, self.options)
+        reads = "dataset" if RECIPES[self.recipe].tables else "sources"
+        if not getattr(settings, reads):
+            do = f"add --{'from' if reads == 'dataset' else 'source'}, or `{reads}:` to {file.name}"
+            raise ConfigError(f"the recipe {self.recipe} has nothing to read", wanted=f"`{reads}`", do=do)
+
     def _times(self, moment: datetime) -> Iterator[datetime]:
         if self.interval is None:
             from cronsim import CronSim
@@ -167,6 +180,16 @@ def check_name(name: str) -> str:
         wanted = "up to 63 of a-z, 0-9, - and _, a letter or a digit first"
         raise BadInput("a schedule cannot be called so", found=name, wanted=wanted)
     return name
+
+
+def schedules_of(file: Path) -> dict[str, Schedule]:
+    """The schedules of a settings file by name; none where there is no file. Raises `ConfigError` as `load` does."""
+    from tilth.flows.settings import load
+
+    if not file.exists():
+        return {}
+    schedules = load(str(file)).schedules
+    return {check_name(name): schedule for name, schedule in schedules.items()}
 
 
 # The file
