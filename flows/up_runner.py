@@ -178,7 +178,7 @@ class Following:
         who, took = f"{name} ({run.name})", f"in {run.total_run_time.total_seconds():.0f} s"
         if state and state.is_completed():
             return f"{who}: completed {took}: {state.message}"
-        if state and state.is_cancelled() and run.start_time is None:
+        if state and state.is_cancelled() and "concurrency limit" in (state.message or ""):
             return f"{who}: skipped, the run before it was at work"
         # A message of any other state may quote an exception, and an exception a user.
         how = state.name.lower() if state and state.name else "over"
