@@ -43,7 +43,7 @@ class Projection:
             pl.when(unfit(tables).fill_null(False)).then(pl.lit(why)) for why, unfit in self.unfit.items()
         ]
         why = pl.coalesce(*reasons, pl.lit(None, pl.String)).alias("why")
-        found = whole.select(why).to_series() if whole.height else pl.Series("why", dtype=pl.String)
+        found = whole.with_columns(why).get_column("why")
         kept = whole.filter(found.is_null())
         rows = self.project({**tables, table: kept})
         counted = dict(found.drop_nulls().value_counts(sort=True).iter_rows())

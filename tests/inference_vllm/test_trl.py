@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.mark.parametrize(
     ("dataset", "form"),
-    [("observed.pairs", "trl"), ("observed.rationales", "rationale-dpo"), ("judge_training.pairs", "dpo")],
+    [("observed.pairs", "trl"), ("observed.rationales", "rationale-dpo"), ("judge_training.pairs", "trl")],
 )
 def test_preferences_train(world: World, dataset: str, form: str) -> None:
     """DPO takes pairs, pairs with a rationale beside them, and pairs of judgments; each side as it was exported."""
