@@ -4,6 +4,7 @@ if __name__ != "tilth.catalog":
     raise ImportError(f"import this package as 'tilth.catalog', not as {__name__!r}")
 
 from tilth.catalog.audit import AuditReport, Check, audit, audit_version, releases_behind
+from tilth.catalog.collect import Collected, collect
 from tilth.catalog.query import query
 from tilth.catalog.store import Catalog, Release, Version, open_catalog
 
@@ -11,10 +12,12 @@ __all__ = [
     "AuditReport",
     "Catalog",
     "Check",
+    "Collected",
     "Release",
     "Version",
     "audit",
     "audit_version",
+    "collect",
     "open_catalog",
     "query",
     "releases_behind",

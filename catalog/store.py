@@ -110,6 +110,11 @@ class Catalog:
         """Closes the connections to the database."""
         self._iceberg.close()
 
+    @property
+    def warehouse(self) -> str:
+        """Where all files of all families are."""
+        return self._warehouse
+
     def staging(self, family: str, table: str, run_id: str) -> str:
         """The directory for a run's parts of `table`; nothing in it is visible before `publish`."""
         check_family(family)
@@ -241,6 +246,11 @@ class Catalog:
     def families(self) -> list[str]:
         """The names of all families that have or had a version, sorted."""
         return self._iceberg.families()
+
+    def has(self, family: str, label: str) -> bool:
+        """Whether a family, or one that once had its name, has this version, dropped or not."""
+        bearers = (family, *self._iceberg.renamed_from(family))
+        return any(label in self._iceberg.labels(bearer).kept() for bearer in bearers)
 
     def datasets(self) -> list[str]:
         """The names of all datasets that have a version, sorted."""
@@ -452,26 +462,23 @@ class Catalog:
         Raises `NotFound` for a label that this family never had.
         """
 
-        def attempt() -> list[str]:
-            known, wanted = self._iceberg.labels(family), set(labels)
-            if unknown := sorted(wanted - known.taken()):
-                raise not_found(
-                    "version", f"{family}@{unknown[0]}", [f"{family}@{one}" for one in sorted(known.kept())]
-                )
-            note = self._end(family, wanted & known.kept(), known)
-            return self._clear(note, delete, keep)
+        data = self._change(family, lambda: self._end(family, set(labels)))
+        if delete:
+            return sorted(uri for uri in self.finish(keep) if is_data(uri))
+        return sorted(data - self.reachable() - {plain(uri) for uri in keep})
 
-        return self._change(family, attempt)
-
-    def _end(self, family: str, labels: set[str], known: Labels) -> Note:
-        """Takes labels out of the metadata; what they held is noted down before."""
+    def _end(self, family: str, labels: set[str]) -> set[str]:
+        """Takes labels out of the metadata; what they held is noted down before. Gives their data files."""
         from pyiceberg.exceptions import CommitFailedException
 
         from tilth.catalog.iceberg import discard, holdings, memory
 
+        known = self._iceberg.labels(family)
+        if unknown := sorted(labels - known.taken()):
+            nearest = [f"{family}@{one}" for one in sorted(known.kept(), key=ordinal)]
+            raise not_found("version", f"{family}@{unknown[0]}", nearest)
+        labels &= known.kept()
         note = Note(family, sorted(labels), [], [])
-        if not labels:
-            return note
         pending: list[Pending] = []
         for table in self._iceberg.tables(family):
             if one := self._iceberg.without(table, labels, known.claimed.keys() - labels):
@@ -479,25 +486,22 @@ class Catalog:
                 held = holdings(table, only=labels)
                 note.data.extend(held.data)
                 note.rest.extend(held.rest | memory(table))
-        self._write_note(note)
+        if labels:
+            self._write_note(note)
         try:
             self._iceberg.expire(family, labels, pending)
         except CommitFailedException:
             discard(pending)
             raise
-        return note
+        return {plain(uri) for uri in note.data}
 
-    def _clear(self, note: Note, delete: bool, keep: Collection[str]) -> list[str]:
-        """Deletes what this note and those of calls that were cut off list, and no version holds any more."""
-        if not delete:
-            free = set(note.data) - {plain(uri) for uri in keep}
-            return sorted(free - self.reachable())
-        left = {uri: one for uri, one in self._notes().items() if self._is_over(one)}
-        listed = [note, *left.values()]
-        gone = self.sweep([uri for one in listed for uri in (*one.data, *one.rest)], keep)
-        for uri in left:
-            _delete(uri)
-        return sorted(gone & {uri for one in listed for uri in one.data})
+    def finish(self, keep: Collection[str] = ()) -> set[str]:
+        """Deletes what expired versions have left, also after calls of `expire` that were cut off; gives the URIs."""
+        notes = {uri: note for uri, note in self._notes().items() if self._is_over(note)}
+        gone = self.sweep([uri for note in notes.values() for uri in (*note.data, *note.rest)], keep)
+        for uri in notes:
+            remove_file(uri)
+        return gone
 
     def _is_over(self, note: Note) -> bool:
         # A note whose labels still stand is of a call that has yet to commit, or was cut off before it did.
@@ -520,13 +524,15 @@ class Catalog:
 
     def sweep(self, uris: Collection[str], keep: Collection[str] = ()) -> set[str]:
         """Deletes those of the files that no version holds; gives them. No family changes meanwhile."""
+        if not uris:
+            return set()
 
         def attempt() -> set[str]:
             with self._iceberg.changing(*self.families()):
                 kept = self.reachable() | {plain(uri) for uri in keep}
                 gone = {plain(uri) for uri in uris} - kept
                 for uri in sorted(gone):
-                    _delete(uri)
+                    remove_file(uri)
                 return gone
 
         return self._patiently(attempt, "files that no version holds could not be deleted")
@@ -599,7 +605,13 @@ def _all_there(uris: Collection[str]) -> None:
             raise NotFound(f"part {uri}", do="run again: its stage will write it")
 
 
-def _delete(uri: str) -> None:
+def is_data(uri: str) -> bool:
+    """Whether this is a part of a table, and not what describes it."""
+    return uri.endswith(".parquet")
+
+
+def remove_file(uri: str) -> None:
+    """Removes a file, if it is there."""
     fs, path = fsspec.core.url_to_fs(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
