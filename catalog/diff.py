@@ -108,9 +108,9 @@ def diff(catalog: Catalog, name: str, other: str | None = None) -> Diff:
             latest.
         other: the newer: such a name, or a version or a tag of the same dataset; by default the latest version.
 
-    A row is known by its id. `added` and `removed` have ids that the other version lacks; `changed` have the same id and
-    other values. `relabelled` say otherwise about the same thing: the same prompt and replies with chosen and rejected
-    in each other's place; the same reply labelled otherwise; the same turn with other polarity or labels.
+    A row is known by its id. `added` and `removed` have ids that the other version lacks; `changed` have the same id
+    and other values. `relabelled` say otherwise about the same thing: the same prompt and replies with chosen and
+    rejected in each other's place; the same reply labelled otherwise; the same turn with other polarity or labels.
 
     Raises `NotFound` as `Catalog.resolve` does, `BadInput` for two tables, or when there is one version only.
     """

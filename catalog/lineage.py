@@ -28,7 +28,13 @@ _PLACES: Final = pl.col("evidence").list.eval(
     pl.struct(pl.element().struct.field(name) for name in ("label", "start", "end"))
 )
 _FACTS: Final[Mapping[str, tuple[str | pl.Expr, ...]]] = {
-    "conversations": ("source", "source_id", "record_id", "model", pl.col("messages").list.len().alias("turns")),
+    "conversations": (
+        "source",
+        "source_id",
+        "record_id",
+        "model",
+        pl.col("messages").list.len().alias("turns"),
+    ),
     "feedback": ("polarity", "labels", "message_index", "target_index", _PLACES, "strength", "method"),
     "pairs": ("origin", "margin", "verdict", "models", "method"),
     "unpaired": ("label", "weight", "model", "method"),
@@ -219,7 +225,9 @@ def _made_from(catalog: Catalog, family: str) -> list[Release]:
             latest[one.family] = one
     others = [_behind(catalog, one) for name, one in latest.items() if name != family]
     return [
-        own for own, *behind in others if any(one.family == family for each in behind for one in each.values())
+        own
+        for own, *behind in others
+        if any(one.family == family for each in behind for one in each.values())
     ]
 
 
@@ -235,7 +243,9 @@ class _Rows:
         for version in self._versions(table):
             rows = _with_ids(version, set(ids) - found.keys())
             split = ["split"] if "split" in TABLES[table].names else []
-            for row in rows.select("id", *_FACTS[table], *split).collect(engine="streaming").iter_rows(named=True):
+            for row in (
+                rows.select("id", *_FACTS[table], *split).collect(engine="streaming").iter_rows(named=True)
+            ):
                 facts = {name: value for name, value in row.items() if name != "id" and value is not None}
                 found.setdefault(row["id"], (_named(version), facts))
         return found
@@ -271,7 +281,9 @@ class _Rows:
             if ids and {"feedback", "conversations"} <= release.keys():
                 places = _with_ids(release["feedback"], ids).select("id", "conversation_id", "message_index")
                 talks = scan("conversations", release["conversations"].files).select("id", "messages")
-                rows = talks.join(places, left_on="id", right_on="conversation_id", how="inner", suffix="_signal")
+                rows = talks.join(
+                    places, left_on="id", right_on="conversation_id", how="inner", suffix="_signal"
+                )
                 turn = pl.col("messages").list.get(pl.col("message_index"), null_on_oob=True)
                 told = rows.select("id_signal", turn.struct.field("content")).drop_nulls()
                 said = dict(told.collect(engine="streaming").iter_rows()) | said

@@ -1,7 +1,7 @@
 """SQL over datasets, by DuckDB in a box: it sees the rows that it is handed, and nothing else of the machine.
 
-The rows come in as Arrow, and DuckDB has no file at all: a path that it may read, by `allowed_paths`, is one that it may
-write too (`WITH x AS (COPY … TO …) SELECT`, `EXPLAIN ANALYZE COPY`), which would let a query overwrite a version.
+The rows come in as Arrow, and DuckDB has no file at all: a path that it may read, by `allowed_paths`, is one that it
+may write too (`WITH x AS (COPY … TO …) SELECT`, `EXPLAIN ANALYZE COPY`), which would let a query overwrite a version.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _kinds(connection: DuckDBPyConnection, sql: str) -> list[str]:
 
 
 def _shut_in(connection: DuckDBPyConnection, rows: Mapping[str, Dataset], spill: str) -> None:
-    """Hands over the rows, then takes everything else away; what does not fit memory goes to `spill`, an empty folder."""
+    """Hands over the rows, then takes everything else away; what does not fit memory goes to `spill`, a folder."""
     for name, data in rows.items():
         source = f"rows of {name}"
         connection.register(source, data)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any  # Any: cells of tables
+from typing import TYPE_CHECKING, Any  # Any: cells of tables
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from tilth.catalog import Version
+
 Row = Mapping[str, Any]
 _CELL_CHARS = 100
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _TURNS_SHOWN = 4
 _USED = {
     "calls": "calls",
@@ -56,10 +61,15 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = (
+    text = printable(
         json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
     )
     return escape(text if len(text) <= _CELL_CHARS else text[: _CELL_CHARS - 1] + "…")
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal obeys: logs hold escape sequences."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def print_result(result: Row, workspace: str | None) -> None:
@@ -75,9 +85,9 @@ def print_result(result: Row, workspace: str | None) -> None:
         {"dataset": d["name"], "version": d["version"], "rows": d["rows"]} for d in result["datasets"]
     ]
     print_rows(datasets, "nothing", "what came out")
-    _print_counts(result["quarantined"], "set aside, in source rows", "reason")
-    _print_counts(result["dropped"], "candidates for pairs and labels that were not used", "reason")
-    _print_counts(result["passed_over"], "conversations not mined (rules read English)", "language")
+    print_counts(result["quarantined"], "set aside, in source rows", "reason")
+    print_counts(result["dropped"], "candidates for pairs and labels that were not used", "reason")
+    print_counts(result["passed_over"], "conversations not mined (rules read English)", "language")
     _print_models(result)
     for warning in result["warnings"]:
         console.print(f"[yellow]note:[/yellow] {escape(warning)}")
@@ -117,7 +127,8 @@ def _print_models(result: Row) -> None:
         _console().print(f"{said} {cascade['conversations']:,} conversations needed no call for labels")
 
 
-def _print_counts(counts: Mapping[str, int], title: str, key: str) -> None:
+def print_counts(counts: Mapping[str, int], title: str, key: str) -> None:
+    """Prints counts as a table, most of the time of reasons; nothing when there are none."""
     if counts:
         print_rows([{key: name, "count": count} for name, count in counts.items()], "", title)
 
@@ -147,7 +158,7 @@ def print_answers(result: Row) -> None:
     console.print(f"[bold]run {result['run_id'][:12]}[/bold]: {done}")
     console.print(f"{rows}: {result['rows_out']:,} answered, {result['rows_quarantined']:,} set aside")
     console.print(f"output: {escape(result['output'])}", soft_wrap=True)
-    _print_counts(result["quarantined"], "set aside", "reason")
+    print_counts(result["quarantined"], "set aside", "reason")
     if result["quarantine"]:
         again = "ask again with --retry-failed"
         console.print(f"they are in {escape(result['quarantine'])}; {again}", soft_wrap=True)
@@ -233,24 +244,29 @@ def print_inspections(found: Sequence[Row]) -> None:
                 console.print(f"[dim]{'':>16}  … {len(record['messages']) - _TURNS_SHOWN} more turns[/dim]")
         console.rule(style="dim")
         console.print(f"read {one['rows_read']} rows: {one['conversations']} conversations")
-        _print_counts(one["quarantined"], "would be set aside", "reason")
+        print_counts(one["quarantined"], "would be set aside", "reason")
 
 
-def dataset_rows(workspace: str) -> list[dict[str, Any]]:
-    """The latest version of each dataset."""
+def dataset_rows(workspace: str, every: bool = False) -> list[dict[str, Any]]:
+    """The latest version of each dataset, or every version, newest first."""
     from tilth.catalog import open_catalog
 
-    catalog = open_catalog(workspace, create=False)
-    return [_version_row(catalog.resolve(name)) for name in catalog.datasets()]
+    with open_catalog(workspace, create=False) as catalog:
+        return [
+            _version_row(version, catalog.tags(version.family))
+            for name in catalog.datasets()
+            for version in (catalog.versions(name) if every else [catalog.resolve(name)])
+        ]
 
 
-def _version_row(version: Any) -> dict[str, Any]:
+def _version_row(version: Version, tags: Mapping[str, str]) -> dict[str, Any]:
     return {
         "dataset": version.name,
         "version": version.version,
         "rows": version.rows,
         "snapshot_id": version.snapshot_id,
         "created_at": version.created_at.strftime("%Y-%m-%d %H:%M:%S"),
+        "tags": [tag for tag, label in tags.items() if label == version.version],
     }
 
 
@@ -259,22 +275,35 @@ def describe(workspace: str, name: str) -> dict[str, Any]:
     from tilth.catalog import open_catalog
     from tilth.schemas import TABLES
 
-    catalog = open_catalog(workspace, create=False)
-    version = catalog.resolve(name)
-    table = version.name.rpartition(".")[2]
+    with open_catalog(workspace, create=False) as catalog:
+        version = catalog.resolve(name)
+        tags = catalog.tags(version.family)
+        versions = [_version_row(each, tags) for each in catalog.versions(version.name)]
     recorded = {key.removeprefix("tilth."): value for key, value in version.properties.items()}
     return {
-        **_version_row(version),
-        "columns": {field.name: str(field.type) for field in TABLES[table]},
-        "versions": [_version_row(each) for each in catalog.versions(version.name)],
+        **_version_row(version, tags),
+        "columns": {field.name: str(field.type) for field in TABLES[version.table]},
+        "versions": versions,
         "made_from": {
             key: _plain(recorded[key])
             for key in ("run_id", "summary", "config", "parents", "protocol", "elo", "factors", "retrieval")
             if key in recorded
         },
-        "lineage": (_plain(recorded.get("lineage")) or {}).get(table, []),
+        "sources": _sources(recorded.get("sources_uri")),
+        "licences": _plain(recorded.get("licences")),
+        "lineage": (_plain(recorded.get("lineage")) or {}).get(version.table, []),
         "audit": _plain(recorded.get("audit")),
     }
+
+
+def _sources(uri: str | None) -> int | None:
+    """How many files of logs a version was made from; null where it does not say."""
+    if uri is None:
+        return None
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(uri)
+    return len(json.loads(fs.cat_file(path))) if fs.exists(path) else None
 
 
 def _plain(text: str | None) -> Any:
@@ -293,7 +322,7 @@ def print_description(description: Row) -> None:
     print_rows(
         [{"column": name, "type": kind} for name, kind in description["columns"].items()], "", "columns"
     )
-    print_rows(description["versions"], "", "versions", hide=["dataset", "snapshot_id"])
+    print_rows(_tagged(description["versions"]), "", "versions", hide=["dataset", "snapshot_id"])
     made_from = description["made_from"]
     console.print(f"run: {made_from.get('run_id')}")
     if description["lineage"]:
@@ -303,7 +332,27 @@ def print_description(description: Row) -> None:
         print_rows(factors, "", "how far measured factors go with the label")
     if elo := made_from.get("elo"):
         print_rows(elo, "", "policies by their matches: Elo with its 95 % interval")
+    if licences := description["licences"]:
+        print_counts(licences, f"licences of {description['sources'] or 'its'} source files", "licence")
     console.print(f"audit: {_cell(description['audit'])}")
+
+
+def _tagged(versions: Sequence[Row]) -> list[Row]:
+    """Versions for a table on a screen: a column of tags only where there are any."""
+    some = any(version["tags"] for version in versions)
+    return [
+        {**version, "tags": ", ".join(version["tags"])} if some else _untagged(version)
+        for version in versions
+    ]
+
+
+def _untagged(version: Row) -> Row:
+    return {name: value for name, value in version.items() if name != "tags"}
+
+
+def print_datasets(rows: Sequence[Row]) -> None:
+    """Prints datasets for people."""
+    print_rows(_tagged(rows), "no datasets yet: tilth demo makes some", hide=["snapshot_id"])
 
 
 def first_rows(workspace: str, name: str, count: int) -> list[dict[str, Any]]:
@@ -369,7 +418,7 @@ def _line(value: Any) -> str:
 
 
 def _whole(text: str) -> str:
-    return escape(" ".join(text.split()))
+    return escape(" ".join(printable(text).split()))
 
 
 def _is_chat(value: Any) -> bool:
