@@ -46,10 +46,8 @@ class Reference:
             if pa.types.is_list(kind):
                 found, kind = found.explode("named", empty_as_null=False), kind.value_type
             if name is not None:
-                found, kind = (
-                    found.with_columns(pl.col("named").struct.field(name)),
-                    kind.field(name).type,
-                )
+                inner = pl.col("named").struct.field(name).alias("named")
+                found, kind = found.with_columns(inner), kind.field(name).type
         return found.drop_nulls("named")
 
 
