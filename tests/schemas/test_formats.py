@@ -194,6 +194,14 @@ def test_the_order_of_rows_decides_nothing(name: str, table: str) -> None:
     assert more == rows
 
 
+def test_a_format_that_holds_every_row_leaves_none_out() -> None:
+    """Many rows of a format without any reason to leave one out are all there."""
+    listed = rationales(*(rationale(n) for n in range(400)))
+    known = pairs(*(pair(n) for n in range(400)))
+    made = FORMATS["rationale-sft"].of["rationales"].make("rationales", {"rationales": listed, "pairs": known})
+    assert (made.rows.height, made.left_out) == (400, {})
+
+
 def placeless(rows: pl.DataFrame) -> list[dict[str, Any]]:
     """Rows without the place in the file that verl's have."""
     return [{key: value for key, value in row.items() if key != "extra_info"} for row in rows.to_dicts()]
