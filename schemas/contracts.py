@@ -29,7 +29,10 @@ from tilth.schemas.labels import (
     SAT,
     WRITTEN_KINDS,
 )
-from tilth.schemas.metrics import Contract, Metrics
+from tilth.schemas.likeness import likeness
+from tilth.schemas.metrics import Bins, Contract, Metrics
+from tilth.schemas.reading import LANGUAGE, PII, reading
+from tilth.schemas.refusals import refuses
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 SPLITS: Final = ("train", "validation", "test")
@@ -126,15 +129,15 @@ def _turns(column: str) -> pl.Expr:
     return pl.col(column).list.len().cast(pl.Int64)
 
 
-def _folded(column: str) -> pl.Expr:
-    """All text of the messages without case and white space."""
-    return (
-        pl.col(column)
-        .list.eval(_CONTENT.fill_null(""))
-        .list.join("")
-        .str.to_lowercase()
-        .str.replace_all(r"\s+", "")
-    )
+def _said(column: str) -> pl.Expr:
+    """All text of the messages."""
+    return pl.col(column).list.eval(_CONTENT.fill_null("")).list.join("\n")
+
+
+def _asked(column: str) -> pl.Expr:
+    """What users say in the messages."""
+    said = pl.when(_ROLE == "user").then(_CONTENT)
+    return pl.col(column).list.eval(said).list.join(" ", ignore_nulls=True)
 
 
 def _row_defects() -> dict[str, pl.Expr]:
@@ -147,6 +150,8 @@ def _conversations() -> Contract:
     last_reaction = pl.col("reactions").list.eval(pl.element().struct.field("message_index")).list
     given = pl.col("message_ids").is_not_null()
     return Contract(
+        prepare=reading("conversations", _asked("messages")),
+        bins={"language": LANGUAGE},
         defects={
             **_row_defects(),
             **_messages("messages"),
@@ -167,6 +172,8 @@ def _conversations() -> Contract:
             "user_known": pl.col("user_key").is_not_null(),
             "with_reactions": pl.col("reactions").list.len() > 0,
             "held_out": pl.col("split") != "train",
+            "model_unknown": pl.col("model").is_null(),
+            **PII,
         },
         numbers={"turns": _turns("messages"), "chars": _chars("messages")},
     )
@@ -187,6 +194,8 @@ def _feedback() -> Contract:
         .otherwise(labels.list.eval(~pl.element().is_in(NEGATIVE_LABELS)).list.any())
     )
     return Contract(
+        prepare=reading("feedback"),
+        bins={"method": Bins.of_words(pl.col("method"), METHODS)},
         defects={
             **_row_defects(),
             "conversation_id_malformed": _malformed("conversation_id"),
@@ -210,6 +219,7 @@ def _feedback() -> Contract:
             "positive": pl.col("polarity") == "positive",
             "on_refusal": pl.col("on_refusal"),
             "by_reaction": reaction,
+            **PII,
         },
         numbers={
             "strength": pl.col("strength"),
@@ -218,8 +228,24 @@ def _feedback() -> Contract:
     )
 
 
+RATIO_EDGES: Final = (1 / 8, 1 / 4, 1 / 2, 2 / 3, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0)
+
+
+def _with_sides(frame: pl.DataFrame) -> pl.DataFrame:
+    """Adds what is looked at in both sides of a pair together."""
+    read = reading("pairs", _said("chosen"))(frame)
+    sides = frame.select(_said("chosen").alias("chosen"), _said("rejected").alias("rejected"))
+    refusing = sides.select(
+        refuses(pl.col(side)).fill_null(False).alias(f"{side}_refuses") for side in ("chosen", "rejected")
+    )
+    lengths = frame.select(chosen_chars=_chars("chosen"), rejected_chars=_chars("rejected"))
+    ratio = lengths.select(length_ratio=(pl.col("chosen_chars") + 1) / (pl.col("rejected_chars") + 1))
+    return pl.concat([read, likeness(sides), refusing, lengths, ratio], how="horizontal")
+
+
 def _pairs() -> Contract:
-    chosen, rejected = pl.col("chosen"), pl.col("rejected")
+    chosen, rejected, ratio = pl.col("chosen"), pl.col("rejected"), pl.col("length_ratio")
+    models = pl.col("models").struct
     difference = (pl.col("chosen_score") - pl.col("rejected_score") - pl.col("margin")).abs()
     return Contract(
         defects={
@@ -231,7 +257,8 @@ def _pairs() -> Contract:
             "chosen_not_a_reply": _reply("chosen"),
             "rejected_not_a_reply": _reply("rejected"),
             "chosen_equals_rejected": chosen.eq_missing(rejected),
-            "near_equal": _folded("chosen") == _folded("rejected"),
+            "near_equal": pl.col("near_equal"),
+            "alike": pl.col("alike"),
             "margin_not_positive": ~((pl.col("margin") > 0) & pl.col("margin").is_finite()),
             "margin_is_not_the_difference": (difference > 1e-9).fill_null(False),
             "origin_unknown": _unknown("origin", ORIGINS),
@@ -246,23 +273,38 @@ def _pairs() -> Contract:
             ),
         },
         facts={
-            "chosen_longer": _chars("chosen") > _chars("rejected"),
+            "chosen_longer": pl.col("chosen_chars") > pl.col("rejected_chars"),
+            "twice_as_long": ratio > 2,
+            "half_as_long": ratio < 0.5,
+            "chosen_refuses": pl.col("chosen_refuses"),
+            "rejected_refuses": pl.col("rejected_refuses"),
+            "model_unknown": models.field("chosen").is_null() | models.field("rejected").is_null(),
             "recovered": pl.col("origin") == "observed_recovery",
             "held_out": pl.col("split") != "train",
+            **PII,
         },
         numbers={
             "prompt_turns": _turns("prompt"),
             "prompt_chars": _chars("prompt"),
-            "chosen_chars": _chars("chosen"),
-            "rejected_chars": _chars("rejected"),
-            "length_ratio": (_chars("chosen") + 1) / (_chars("rejected") + 1),
+            "chosen_chars": pl.col("chosen_chars"),
+            "rejected_chars": pl.col("rejected_chars"),
+            "length_ratio": ratio,
             "margin": pl.col("margin"),
         },
+        averaged={"log_length_ratio": ratio.log()},
+        bins={
+            "origin": Bins.of_words(pl.col("origin"), ORIGINS),
+            "language": LANGUAGE,
+            "length_ratio": Bins.of_numbers(ratio, RATIO_EDGES),
+        },
+        prepare=_with_sides,
     )
 
 
 def _unpaired() -> Contract:
     return Contract(
+        prepare=reading("unpaired", _said("completion")),
+        bins={"language": LANGUAGE},
         defects={
             **_row_defects(),
             **_prompt(),
@@ -275,7 +317,13 @@ def _unpaired() -> Contract:
             "conversation_id_malformed": _malformed("conversation_id"),
             "feedback_ids_empty": pl.col("feedback_ids").list.len().fill_null(0) == 0,
         },
-        facts={"labelled_true": pl.col("label"), "held_out": pl.col("split") != "train"},
+        facts={
+            "labelled_true": pl.col("label"),
+            "refuses": refuses(_said("completion")),
+            "model_unknown": pl.col("model").is_null(),
+            "held_out": pl.col("split") != "train",
+            **PII,
+        },
         numbers={
             "prompt_turns": _turns("prompt"),
             "prompt_chars": _chars("prompt"),
@@ -283,6 +331,10 @@ def _unpaired() -> Contract:
             "weight": pl.col("weight"),
         },
     )
+
+
+def _with_quotes(frame: pl.DataFrame) -> pl.DataFrame:
+    return _with_missing_quotes(reading("rationales", pl.col("text"))(frame))
 
 
 def _with_missing_quotes(frame: pl.DataFrame) -> pl.DataFrame:
@@ -303,7 +355,8 @@ def _rationales() -> Contract:
     cited, measured = pl.col("evidence").list.len().fill_null(0), pl.col("factors").list.len().fill_null(0)
     factor = pl.element().struct.field("favours")
     return Contract(
-        prepare=_with_missing_quotes,
+        prepare=_with_quotes,
+        bins={"kind": Bins.of_words(kind, RATIONALE_KINDS), "language": LANGUAGE},
         defects={
             **_row_defects(),
             "pair_id_malformed": _malformed("pair_id"),
@@ -335,6 +388,7 @@ def _rationales() -> Contract:
             "by_user": kind == "user_complaint",
             "by_model": written,
             "held_out": pl.col("split") != "train",
+            **PII,
         },
         numbers={"chars": pl.col("text").str.len_chars().cast(pl.Int64)},
     )
@@ -356,6 +410,8 @@ def _rubrics() -> Contract:
     ids = pl.col("criteria").list.eval(criterion.field("id"))
     voiced = criterion.field("source") == "complaint"
     return Contract(
+        prepare=reading("rubrics", _asked("prompt")),
+        bins={"language": LANGUAGE},
         defects={
             **_row_defects(),
             **_prompt(),
@@ -390,6 +446,7 @@ def _rubrics() -> Contract:
             "with_feedback": pl.col("feedback_ids").list.len() > 0,
             "separates": pl.col("separation") > 0.5,
             "held_out": pl.col("split") != "train",
+            **PII,
         },
         numbers={
             "criteria": pl.col("criteria").list.len().cast(pl.Int64),
@@ -411,6 +468,7 @@ def _empty_texts(column: str) -> pl.Expr:
 
 def _preferences() -> Contract:
     return Contract(
+        prepare=reading("preferences"),
         defects={
             **_row_defects(),
             "prompt_id_malformed": _malformed("prompt_id"),
@@ -421,13 +479,15 @@ def _preferences() -> Contract:
             "prompt_version_null": pl.col("prompt_version").is_null(),
             "conversation_id_malformed": _malformed("conversation_id"),
         },
-        facts={"held_out": pl.col("split") != "train"},
+        facts={"held_out": pl.col("split") != "train", **PII},
         numbers={"statements": pl.col("preferences").list.len().cast(pl.Int64)},
     )
 
 
 def _responses() -> Contract:
     return Contract(
+        prepare=reading("responses", _said("completion")),
+        bins={"role": Bins.of_words(pl.col("role"), RESPONSE_ROLES), "language": LANGUAGE},
         defects={
             **_row_defects(),
             **_prompt(),
@@ -444,6 +504,9 @@ def _responses() -> Contract:
             "flagged": pl.col("flags").list.len() > 0,
             "moderated": pl.col("flags").is_not_null(),
             "guided": pl.col("guided"),
+            "refuses": refuses(_said("completion")),
+            "model_unknown": pl.col("model").is_null(),
+            **PII,
         },
         numbers={"completion_chars": _chars("completion")},
     )
@@ -468,6 +531,8 @@ def _judgments() -> Contract:
     )
     first_shown = places.list.first()
     return Contract(
+        prepare=reading("judgments"),
+        bins={"verdict": Bins.of_words(verdict, JUDGMENT_VERDICTS)},
         defects={
             "id_malformed": _malformed("id"),
             "split_unknown": _unknown("split", SPLITS),
@@ -499,6 +564,7 @@ def _judgments() -> Contract:
             | ((verdict == "loss") & (first_shown == 1)),
             "second_shown_preferred": ((verdict == "win") & (first_shown == 1))
             | ((verdict == "loss") & (first_shown == 0)),
+            **PII,
         },
         numbers={"text_chars": pl.col("text").str.len_chars().fill_null(0).cast(pl.Int64)},
     )
@@ -508,6 +574,8 @@ def _ratings() -> Contract:
     rating = pl.element().struct.field("rating")
     mean = pl.col("attributes").list.eval(rating).list.mean()
     return Contract(
+        prepare=reading("ratings", _said("completion")),
+        bins={"language": LANGUAGE},
         defects={
             **_row_defects(),
             **_prompt(),
@@ -523,13 +591,22 @@ def _ratings() -> Contract:
             "method_unknown": _unknown("method", METHODS),
             "conversation_id_malformed": _malformed("conversation_id"),
         },
-        facts={"held_out": pl.col("split") != "train"},
+        facts={
+            "refuses": refuses(_said("completion")),
+            "model_unknown": pl.col("model").is_null(),
+            "held_out": pl.col("split") != "train",
+            **PII,
+        },
+        averaged={"rating": pl.when(pl.col("rating").is_finite()).then(pl.col("rating"))},
         numbers={"rating": pl.col("rating"), "completion_chars": _chars("completion")},
     )
 
 
 def _evaluation() -> Contract:
     return Contract(
+        prepare=reading("evaluation", _asked("prompt")),
+        bins={"language": LANGUAGE},
+        facts=PII,
         defects={
             **_row_defects(),
             **_prompt(),
@@ -551,13 +628,15 @@ def _evaluation() -> Contract:
 
 
 def _quarantine() -> Contract:
+    reasons = tuple(reason.value for reason in Reason)
     return Contract(
+        bins={"reason": Bins.of_words(pl.col("reason"), reasons)},
         defects={
             "id_malformed": _malformed("id"),
             "source_null": pl.col("source").is_null(),
             "stage_null": pl.col("stage").is_null(),
             "key_null": pl.col("key").is_null(),
-            "reason_unknown": _unknown("reason", [reason.value for reason in Reason]),
+            "reason_unknown": _unknown("reason", reasons),
             "source_rows_negative": pl.col("source_rows") < 0,
             "payload_too_large": (pl.col("payload").str.len_bytes() > PAYLOAD_BYTES).fill_null(False),
             "detail_too_long": (pl.col("detail").str.len_chars() > DETAIL_CHARS).fill_null(False),

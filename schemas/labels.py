@@ -46,3 +46,9 @@ RATIONALE_KINDS: Final = ("user_complaint", "factors", *WRITTEN_KINDS)
 CRITERION_KINDS: Final = ("hard_rule", "principle")
 CRITERION_CHECKS: Final = ("program", "judge")
 CRITERION_SOURCES: Final = ("prompt", "complaint", "preference", "contrast", "model", "seed")
+
+# The languages that `tilth.schemas.language` tells apart.
+LANGUAGES: Final = (
+    *("en", "es", "fr", "de", "pt", "it", "nl", "pl", "tr", "id", "vi", "sv", "ro"),
+    *("ja", "ko", "zh", "ru", "ar", "he", "el", "hi", "th", "ka", "hy", "bn", "ta", "te"),
+)

@@ -3,10 +3,87 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import polars as pl
+
+_MILLION: Final = 1_000_000
+_QUANTILES: Final = (10, 50, 90)  # per cent
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many rows fall in each bin of a fixed list. Rows that fall in none are counted nowhere.
+
+    Args:
+        edges: what lies between the bins, ascending and above 0; none where bins are words.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    edges: tuple[float, ...] = ()
+
+    def merge(self, other: Histogram) -> Histogram:
+        """Both together."""
+        added = tuple(mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True))
+        return Histogram(self.labels, added, self.edges)
+
+    def quantile(self, percent: int) -> float | None:
+        """Where so many rows lie below, drawn straight (of logarithms) within a bin; of an outer bin, its edge.
+
+        >>> Histogram(("..1", "1..4", "4.."), (1, 2, 1), (1.0, 4.0)).quantile(50)
+        2.0
+        """
+        wanted, below = sum(self.counts) * percent / 100, 0
+        ends = [self.edges[0], *self.edges, self.edges[-1]]
+        for place, count in enumerate(self.counts):
+            if count and below + count >= wanted:
+                low, high = ends[place], ends[place + 1]
+                return round(low * math.exp(math.log(high / low) * (wanted - below) / count), 6)
+            below += count
+        return None
+
+    def row(self, name: str, rows: int) -> Iterator[tuple[str, float | int | None]]:
+        """`<name>=<label>` for each bin; of numbers quantiles, of words the shares of the largest, others and none."""
+        yield from ((f"{name}={label}", count) for label, count in zip(self.labels, self.counts, strict=True))
+        if self.edges:
+            yield from ((f"{name}_p{percent}", self.quantile(percent)) for percent in _QUANTILES)
+            return
+        known, largest = sum(self.counts), max(self.counts)
+        yield f"{name}_largest_share", _ratio(largest, rows)
+        yield f"{name}_other_share", _ratio(known - largest, rows)
+        yield f"{name}_unknown_share", _ratio(rows - known, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """How rows fall into bins: `place` is the number of the bin, null for none."""
+
+    place: pl.Expr
+    labels: tuple[str, ...]
+    edges: tuple[float, ...] = ()
+
+    @classmethod
+    def of_words(cls, word: pl.Expr, words: tuple[str, ...]) -> Bins:
+        """One bin for each of these words."""
+        return cls(word.cast(pl.Enum(words), strict=False).to_physical(), words)
+
+    @classmethod
+    def of_numbers(cls, number: pl.Expr, edges: tuple[float, ...]) -> Bins:
+        """Bins between these edges, and one below and one above; an edge belongs to the bin above it."""
+        place = pl.sum_horizontal(number >= edge for edge in edges).cast(pl.UInt32)
+        ends = ["", *(f"{edge:g}" for edge in edges), ""]
+        labels = tuple(f"{low}..{high}" for low, high in itertools.pairwise(ends))
+        return cls(pl.when(number.is_not_null()).then(place), labels, edges)
+
+    def count(self, places: pl.Series) -> Histogram:
+        """The histogram of these bin numbers."""
+        found = dict(places.drop_nulls().value_counts().iter_rows())
+        return Histogram(self.labels, tuple(found.get(at, 0) for at in range(len(self.labels))), self.edges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +95,8 @@ class Metrics:
     totals: Mapping[str, int]  # integer number -> its sum
     lows: Mapping[str, float | None]  # number -> smallest; null without rows
     highs: Mapping[str, float | None]
+    millionths: Mapping[str, int] = field(default_factory=dict)  # number -> its sum in millionths
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
 
     def merge(self, other: Metrics) -> Metrics:
         """The metrics of both sets of rows together."""
@@ -27,15 +106,26 @@ class Metrics:
             {name: total + other.totals[name] for name, total in self.totals.items()},
             {name: _extreme(min, low, other.lows[name]) for name, low in self.lows.items()},
             {name: _extreme(max, high, other.highs[name]) for name, high in self.highs.items()},
+            {name: total + other.millionths[name] for name, total in self.millionths.items()},
+            {name: one.merge(other.histograms[name]) for name, one in self.histograms.items()},
         )
 
     def row(self) -> dict[str, float | int | None]:
-        """One flat row: `rows`, `<flag>`, `<flag>_share`, `<number>_min`, `_max`, of integers `_mean`."""
+        """One flat row: `rows`, `<flag>`, `<flag>_share`, `<number>_min`, `_max`, `_mean`, and what histograms say.
+
+        Means are of integers, and of what is summed in millionths.
+        """
         row: dict[str, float | int | None] = {"rows": self.rows, **self.counts}
         row |= {f"{name}_share": _ratio(count, self.rows) for name, count in self.counts.items()}
         row |= {f"{name}_min": low for name, low in self.lows.items()}
         row |= {f"{name}_max": high for name, high in self.highs.items()}
-        return row | {f"{name}_mean": _ratio(total, self.rows) for name, total in self.totals.items()}
+        row |= {f"{name}_mean": _ratio(total, self.rows) for name, total in self.totals.items()}
+        row |= {
+            f"{name}_mean": _ratio(total, self.rows * _MILLION) for name, total in self.millionths.items()
+        }
+        for name, histogram in self.histograms.items():
+            row |= histogram.row(name, self.rows)
+        return row
 
 
 def _extreme(pick: Callable[..., float], one: float | None, other: float | None) -> float | None:
@@ -58,12 +148,16 @@ class Contract:
         defects: flags that should be false; where an expression yields null, the row counts as bad.
         facts: flags that are worth counting and are no defect by themselves; null counts as false.
         numbers: measures of a row.
+        averaged: numbers of which only the mean is kept, exact to a millionth a row.
+        bins: what is kept as a histogram.
         prepare: adds columns that the expressions need and cannot derive themselves.
     """
 
     defects: Mapping[str, pl.Expr]
     facts: Mapping[str, pl.Expr] = field(default_factory=dict)
     numbers: Mapping[str, pl.Expr] = field(default_factory=dict)
+    averaged: Mapping[str, pl.Expr] = field(default_factory=dict)
+    bins: Mapping[str, Bins] = field(default_factory=dict)
     prepare: Callable[[pl.DataFrame], pl.DataFrame] = _as_it_is
 
     def project(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -72,6 +166,11 @@ class Contract:
             *(flag.fill_null(True).alias(name) for name, flag in self.defects.items()),
             *(flag.fill_null(False).alias(name) for name, flag in self.facts.items()),
             *(number.alias(name) for name, number in self.numbers.items()),
+            *(
+                (mean * _MILLION).round().cast(pl.Int64).alias(f"{name}:mean")
+                for name, mean in self.averaged.items()
+            ),
+            *(bins.place.alias(f"{name}:bin") for name, bins in self.bins.items()),
         )
 
     def measure(self, frame: pl.DataFrame) -> Metrics:
@@ -86,6 +185,8 @@ class Contract:
             {name: int(slim.get_column(name).sum()) for name in whole},
             {name: _number(values.min()) for name, values in numbers.items()},
             {name: _number(values.max()) for name, values in numbers.items()},
+            {name: int(slim.get_column(f"{name}:mean").sum()) for name in self.averaged},
+            {name: bins.count(slim.get_column(f"{name}:bin")) for name, bins in self.bins.items()},
         )
 
 
