@@ -121,7 +121,7 @@ def diff(catalog: Catalog, name: str, other: str | None = None) -> Diff:
     olds, news = (
         scan(before.table, [uri for uri in version.files if uri not in shared]) for version in (before, after)
     )
-    rows = _differences(before.table, olds, news)
+    rows = differences(before.table, olds, news)
     rows = _with_reasons(rows, _set_aside(catalog, after))
     return Diff(_named(before), _named(after), before.rows, after.rows, rows)
 
@@ -144,8 +144,8 @@ def _named(version: Version) -> str:
     return f"{version.name}@{version.version}"
 
 
-def _differences(table: str, before: pl.LazyFrame, after: pl.LazyFrame) -> pl.DataFrame:
-    """The rows of `DIFFERENCES`, without reasons."""
+def differences(table: str, before: pl.LazyFrame, after: pl.LazyFrame) -> pl.DataFrame:
+    """What differs between the rows of one table, as `DIFFERENCES` without reasons; ids are unique in each."""
     both = _hashed(table, before).join(
         _hashed(table, after), on="key", how="full", coalesce=True, suffix="_new"
     )
