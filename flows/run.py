@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any  # Any: configurations of recipes, JSON values
 
 import fsspec
 
 import tilth
 from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog, releases_behind
+from tilth.catalog.forgotten import forgotten
 from tilth.flows.conductor import Conductor
 from tilth.flows.locks import held, run_lock, stream_lock
 from tilth.flows.origin import Origin, origin_of, stream_id
@@ -22,6 +23,7 @@ from tilth.flows.settings import Settings
 from tilth.pipelines.observed import Observation, Observed, quarantined
 from tilth.schemas import NotFound, fingerprint
 from tilth.transforms.inference.engines import identify
+from tilth.transforms.ingest import leave_out
 from tilth.transforms.parts import write_bytes
 from tilth.transforms.stage import Manifest, numbered, total
 
@@ -82,7 +84,7 @@ def _run(job: Job, settings: Settings, conductor: Conductor) -> RunResult:
     if committed:
         return _result(job, committed, {}, json.loads(committed[0].properties["tilth.summary"]), "unchanged")
     with session_of(job, settings, conductor, catalog) as session:
-        _demand_kept(job, session)
+        _ready_stream(job, session)
         observation = job.recipe.run(
             job.origin.given, job.logs, job.config, session.means, settings.max_quarantine_share
         )
@@ -104,12 +106,19 @@ def session_of(job: Job, settings: Settings, conductor: Conductor, catalog: Cata
     return Session(settings, job.run_id, conductor, places, job.recipe.passing, job.origin.stream)
 
 
-def _demand_kept(job: Job, session: Session) -> None:
-    """Raises `NotFound` when rows of a source file that is gone are to be kept, and cannot be made again."""
+def _ready_stream(job: Job, session: Session) -> None:
+    """Leaves out of what a stream has read whom the workspace is to forget, and demands what cannot be read again.
+
+    Raises `NotFound` when rows of a source file that is gone are to be kept, and are not there.
+    """
+    if job.origin.stream is None:
+        return
+    ingest = job.logs.ingest
+    stage = session.stage(ingest)
+    leave_out(stage, ingest.forgotten_users, ingest.forgotten_conversations)
     if not (job.origin.counts or {}).get("gone"):
         return
     reads: Sequence[Mapping[str, Any]] = job.origin.given  # pyright: ignore[reportAssignmentType]  (logs: no parent)
-    stage = session.stage(job.logs.ingest)
     for task in numbered(reads, [{}] * len(reads)):
         files = [file["uri"] for file in task.options["files"]]
         lost = next((uri for uri in files if not _is_there(uri)), None)
@@ -128,15 +137,22 @@ def _is_there(uri: str) -> bool:
 
 def job_of(recipe: str, settings: Settings) -> Job:
     """The run that settings stand for. Raises `ConfigError` when a source or a model that it needs is not named."""
-    logs, config = settings.logs(), settings.section(recipe)
+    workspace = settings.workspace.rstrip("/")
+    logs, config = without_forgotten(settings.logs(), workspace), settings.section(recipe)
     known = RECIPES[recipe]
     origin = origin_of(recipe, known, settings)
     if known.without_model and not settings.names_a_model:
         config = known.without_model(config)
     models = {role: identify(settings.role(role)) for role in known.roles(config)}
     witnesses = known.witnesses(config)
-    workspace, salt = settings.workspace.rstrip("/"), logs.ingest.user_salt
-    return Job(recipe, logs, config, models, witnesses, origin, workspace, salt)
+    return Job(recipe, logs, config, models, witnesses, origin, workspace, logs.ingest.user_salt)
+
+
+def without_forgotten(logs: Observed, workspace: str) -> Observed:
+    """How logs are read where somebody is to be forgotten; see `tilth catalog forget`."""
+    gone = forgotten(workspace)
+    ingest = replace(logs.ingest, forgotten_users=gone.users, forgotten_conversations=gone.conversations)
+    return replace(logs, ingest=ingest)
 
 
 def _files(observation: Observation) -> dict[str, list[str]]:

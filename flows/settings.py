@@ -46,6 +46,7 @@ from tilth.transforms.shell import Runner
 DEFAULT_FILE = "tilth.yaml"
 PARTS = ("model", "judge", "moderator")  # roles that `engine` plays unless `engines` names another
 _SECRET = ("user_salt",)  # a key of its own at the top, so that no recipe's configuration spells it out
+_NO_KEYS = (*_SECRET, "forgotten_users", "forgotten_conversations")  # the last two come from the workspace's ledger
 
 
 def _model(config: type, like: Any = None) -> type[BaseModel]:
@@ -55,7 +56,7 @@ def _model(config: type, like: Any = None) -> type[BaseModel]:
     the next, and a key that is left out keeps it.
     """
     hints = typing.get_type_hints(config)
-    open_fields = [f for f in dataclasses.fields(config) if f.name not in _SECRET]
+    open_fields = [f for f in dataclasses.fields(config) if f.name not in _NO_KEYS]
     shape = config() if like is None else like
     fields: dict[str, Any] = {f.name: _field(hints[f.name], getattr(shape, f.name)) for f in open_fields}
     return create_model(config.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **fields)

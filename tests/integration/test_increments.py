@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from integration.sample_world import LOGS, run_on
 from tilth.catalog import Catalog, open_catalog
+from tilth.catalog.forgotten import Forgotten, entered
 from tilth.flows.result import RunResult
 from tilth.schemas import NotFound
 from tilth.transforms.ingest import Ingest
@@ -161,3 +162,25 @@ def test_two_runs_at_once_make_one_version(tmp_path: Path, inbox: Path) -> None:
     assert told[0][1] == told[1][1]
     with open_catalog(str(tmp_path / "work")) as catalog:
         assert len(catalog.versions("observed.pairs")) == 1
+
+
+def test_the_forgotten_stay_out_though_their_file_is_gone(tmp_path: Path, inbox: Path) -> None:
+    """After `forget`, the next run of a stream leaves out what it has read before, and loses nobody else."""
+    increment(tmp_path, inbox)
+    work = str(tmp_path / "work")
+    with open_catalog(work) as catalog:
+        before = frame(catalog, "conversations")
+        wanted = before.row(0, named=True)
+        entered(work, Forgotten((), (wanted["id"],)), ())
+    (inbox / "2026-01-02.jsonl").unlink()
+    late(inbox)
+    after = increment(tmp_path, inbox)
+    assert after.rows_in == sum(1 for _ in (LOGS / "support.openai.jsonl").open("rb"))
+    with open_catalog(work) as catalog:
+        now, aside = frame(catalog, "conversations"), frame(catalog, "quarantine")
+    assert set(before.get_column("id")) - set(now.get_column("id")) == {wanted["id"]}
+    assert aside.filter(pl.col("reason") == "forgotten").height == 1
+    assert aside.filter(pl.col("stage") == "ingest").get_column("payload").null_count() > 0
+    words = wanted["messages"][0]["content"]
+    for part in (tmp_path / "work" / "streams").rglob("*.parquet"):
+        assert words not in str(pl.read_parquet(part).to_dicts()), part.name

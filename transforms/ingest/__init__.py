@@ -3,6 +3,7 @@
 from tilth.transforms.ingest.batches import Batch, read
 from tilth.transforms.ingest.detection import Detection, detect
 from tilth.transforms.ingest.inspection import Inspection, inspect
+from tilth.transforms.ingest.leaving_out import leave_out
 from tilth.transforms.ingest.planning import plan
 from tilth.transforms.ingest.record import ReadConfig
 from tilth.transforms.ingest.shapes import SHAPES
@@ -20,6 +21,7 @@ __all__ = [
     "detect",
     "expand",
     "inspect",
+    "leave_out",
     "plan",
     "read",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tilth.transforms.hygiene import keys
@@ -18,6 +18,7 @@ class Ingest:
     Takes no inputs; the task's options come from `tilth.transforms.ingest.plan`. `keys` is what
     `tilth.transforms.hygiene.assign` compares, row for row beside each part. Counts `rows_in`, in all and by source.
     Conversations of `forgotten_users` (keys) and `forgotten_conversations` (ids) are set aside without their text.
+    These are no part of what a finished task is known by: its files may be gone by now, so `leave_out` mends it.
     """
 
     name: ClassVar[str] = "ingest"
@@ -25,8 +26,8 @@ class Ingest:
     user_salt: str = ""
     max_message_chars: int = 1_000_000
     on_consecutive: Literal["quarantine", "merge"] = "quarantine"
-    forgotten_users: tuple[str, ...] = ()
-    forgotten_conversations: tuple[str, ...] = ()
+    forgotten_users: tuple[str, ...] = field(default=(), compare=False)
+    forgotten_conversations: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         self.reading()
