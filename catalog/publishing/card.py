@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -85,13 +85,14 @@ class Card:
 
     Args:
         bundle: what is published. code_version: of Tilth. title: of a new README.
-        loads: the call that loads a config of exactly this version, with `{config}` for its name.
+        loads: the call that loads a config of exactly this version. opening: a line that it needs before it.
     """
 
     bundle: Bundle
     code_version: str
     title: str
-    loads: str
+    loads: Callable[[Config], str]
+    opening: str = ""
 
     def readme(self, existing: str | None = None) -> str:
         """The whole README: `existing` with the parts that are ours renewed, or a new one.
@@ -198,9 +199,9 @@ class Card:
         return list(dict.fromkeys(split for config in self.bundle.configs for split in config.rows))
 
     def _how_to_load(self) -> str:
-        lines = ["from datasets import load_dataset", ""]
+        lines = ["from datasets import load_dataset", "", *([self.opening] if self.opening else [])]
         tables = {one.version.table: one for one in self.bundle.configs}
-        lines += [f"{table} = {self.loads.format(config=config.name)}" for table, config in tables.items()]
+        lines += [f"{table} = {self.loads(config)}" for table, config in tables.items()]
         for table, (trainer, columns) in _TRAINERS.items():
             if config := tables.get(table):
                 split = next(iter(config.rows))

@@ -13,7 +13,7 @@ from tilth.catalog.parts import plain
 from tilth.catalog.publishing.card import Card
 from tilth.catalog.publishing.hub import Report, is_shard, silent
 from tilth.catalog.publishing.record import Published
-from tilth.catalog.publishing.shards import Bundle, Shard
+from tilth.catalog.publishing.shards import Bundle, Config, Shard
 from tilth.schemas import ConfigError
 
 MANIFEST: Final = "manifest.json"
@@ -33,7 +33,8 @@ class Folder:
 
     def card(self, bundle: Bundle) -> Card:
         """The card of this bundle here."""
-        return Card(bundle, self.code_version, bundle.plan.name, 'load_dataset(folder, "{config}")')
+        opening = 'folder = "."  # where this file is'
+        return Card(bundle, self.code_version, bundle.plan.name, _load, opening)
 
     def publish(self, bundle: Bundle, report: Report = silent) -> Published:
         """Puts the files where they are not yet, and the manifest with their digests last, in one move.
@@ -89,6 +90,11 @@ def manifest(bundle: Bundle) -> dict[str, Any]:
         "licence": terms.id if terms else None,
         "files": files,
     }
+
+
+def _load(config: Config) -> str:
+    files = ", ".join(f'"{split}": f"{{folder}}/{config.name}/{split}-*.parquet"' for split in config.rows)
+    return f'load_dataset("parquet", data_files={{{files}}})'
 
 
 def _manifest(fs: Any, root: str) -> dict[str, Any] | None:

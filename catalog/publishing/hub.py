@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from tilth.catalog.publishing.card import Card
 from tilth.catalog.publishing.record import Published
-from tilth.catalog.publishing.shards import Bundle
+from tilth.catalog.publishing.shards import Bundle, Config
 from tilth.schemas import BadInput, ConfigError, TilthError
 
 if TYPE_CHECKING:
@@ -57,8 +57,12 @@ class Hub:
 
     def card(self, bundle: Bundle) -> Card:
         """The card of this bundle here."""
-        loads = f'load_dataset("{self.repo}", "{{config}}", revision="{bundle.plan.tag}")'
-        return Card(bundle, self.code_version, self.repo.partition("/")[2], loads)
+        return Card(
+            bundle, self.code_version, self.repo.partition("/")[2], lambda config: self._load(bundle, config)
+        )
+
+    def _load(self, bundle: Bundle, config: Config) -> str:
+        return f'load_dataset("{self.repo}", "{config.name}", revision="{bundle.plan.tag}")'
 
     def publish(self, bundle: Bundle, report: Report = silent) -> Published:
         """Makes `bundle` the newest commit of the repository, tagged by its version, all or nothing.
@@ -80,13 +84,17 @@ class Hub:
         for pause in [*self.pauses_s, None]:
             try:
                 return _Attempt(self, self.api or _client(self.code_version), bundle, report).run()
-            except HTTPError as error:
+            except (HTTPError, _UploadFailed) as error:
                 problem = _problem(self.repo, error)
                 if problem.final or pause is None:
                     # Not chained: what the client says can hold signed addresses.
                     raise problem.error from None
                 time.sleep(max(pause, problem.wait_s))
         raise AssertionError("the last attempt returns or raises")
+
+
+class _UploadFailed(Exception):
+    """What the client makes of a failed PUT, and xet of everything. A new attempt gets a new address to send to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +167,10 @@ class _Attempt:
         for shard in self.bundle.shards:
             self.report(done, total)
             one = self._add(shard.path, shard.local)
-            self.api.preupload_lfs_files(self.hub.repo, [one], repo_type="dataset", revision="main")
+            try:
+                self.api.preupload_lfs_files(self.hub.repo, [one], repo_type="dataset", revision="main")
+            except RuntimeError as error:
+                raise _UploadFailed(shard.path) from error
             done += shard.size_bytes
             yield one
         self.report(done, total)
@@ -225,11 +236,14 @@ def _problem(repo: str, error: Exception) -> _Problem:
     from huggingface_hub.errors import HfHubHTTPError
 
     what = f"the Hub, for {repo}"
+    if isinstance(error, _UploadFailed):
+        do = "run again; what has arrived is not sent twice"
+        return _Problem(TilthError(what, found=f"an upload that broke, of {error}", do=do), final=False)
     if not isinstance(error, HfHubHTTPError):
         do = "look at the network and run again; nothing is sent twice"
         return _Problem(TilthError(what, found=f"no answer ({type(error).__name__})", do=do), final=False)
-    status, path = error.response.status_code, urlsplit(str(error.request.url)).path
-    found = f"{status} to {error.request.method} {path}"
+    status, path = error.response.status_code, urlsplit(str(error.response.url)).path
+    found = f"{status} to {error.response.request.method} {path}"
     if status in _NO_RIGHTS:
         do = "log in with `hf auth login`, with a token that may write there"
         return _Problem(TilthError(what, found=found, do=do), final=True)

@@ -206,7 +206,9 @@ def _bad_audit(one: Plan) -> ChecksFailed | None:
 
 def _bad_licence(one: Plan) -> ConfigError | None:
     what, wanted = f"the licence of {one.title}", "one that lets everybody have what is made from the sources"
-    found = ", ".join(f"{name}: {files} source files" for name, files in sorted(one.licences.items()))
+    found = ", ".join(
+        f"{name} ({files} source files)" if files else name for name, files in sorted(one.licences.items())
+    )
     terms = one.terms.licence
     if terms is None:
         do = "leave these sources out and run again"

@@ -1,0 +1,1 @@
+"""A Hub on the loopback interface, and what publishing to it promises whatever fails."""
