@@ -12,16 +12,18 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from tilth.catalog.judge import judge
-from tilth.catalog.parts import inspect, scan
-from tilth.schemas import ChecksFailed, NotFound, empty
+from tilth.catalog.parts import dataset, inspect, scan
+from tilth.catalog.query import select
+from tilth.schemas import ChecksFailed, ConfigError, NotFound, TilthError, empty
 from tilth.schemas.across import ACROSS, evidence_against
 from tilth.schemas.contracts import measure
-from tilth.schemas.expectations import load_suite
+from tilth.schemas.expectations import Suite, load_suite
 from tilth.schemas.metrics import merge
 
 if TYPE_CHECKING:
@@ -119,7 +121,12 @@ Files = Mapping[str, Sequence[str]]
 """The URIs of the parts of tables, by table."""
 
 
-def audit(files: Files, tables: Sequence[str] | None = None, parents: Sequence[Files] = ()) -> AuditReport:
+def audit(
+    files: Files,
+    tables: Sequence[str] | None = None,
+    parents: Sequence[Files] = (),
+    suites: str | None = None,
+) -> AuditReport:
     """Audits staged or committed parts.
 
     Args:
@@ -127,10 +134,23 @@ def audit(files: Files, tables: Sequence[str] | None = None, parents: Sequence[F
             that need it are skipped and say so.
         tables: the tables to judge; the rest only serve for comparison. Default: all that are named.
         parents: releases that these rows were made from; references may lead there too.
+        suites: a folder of a user's own suites (see `tilth.schemas.expectations`); one that is not there has none.
 
-    Raises `TilthError` naming file and column when a part does not fit its table.
+    Raises `TilthError` naming file and column when a part does not fit its table, `ConfigError` naming file and entry
+    when a user's suite cannot be used.
     """
     judged = tuple(tables or files)
+    suite_of = {table: load_suite(table, suites) for table in judged}
+    metrics = measured(files, judged, parents)
+    for table, suite in suite_of.items():
+        metrics[table] |= own_metrics(suite, files[table], suites)
+    return AuditReport(metrics, tuple(_checks(metrics, suite_of)))
+
+
+def measured(
+    files: Files, judged: Sequence[str], parents: Sequence[Files] = ()
+) -> dict[str, dict[str, float | int | None]]:
+    """The metrics of `judged`, as `audit` has them, unjudged. Raises as it does."""
     for table, uris in files.items():
         for uri in uris:
             inspect(table, uri)
@@ -139,7 +159,32 @@ def audit(files: Files, tables: Sequence[str] | None = None, parents: Sequence[F
     metrics = _measured(files, judged)
     for table in judged:
         metrics[table] |= _across(table, {**known, table: own[table]})
-    return AuditReport(metrics, tuple(_checks(metrics)))
+    return metrics
+
+
+def own_metrics(suite: Suite, uris: Sequence[str], suites: str | None) -> dict[str, float | int | None]:
+    """What a user's own metrics give over these parts, each a SELECT over the view `rows`, in the box of queries.
+
+    Raises `ConfigError` naming file and entry when one fails or gives anything but one number.
+    """
+    return {
+        name: _number(sql, f"the suite {suites}/{suite.table}.yaml, entry metrics.{name}", suite.table, uris)
+        for name, sql in suite.metrics.items()
+    }
+
+
+def _number(sql: str, what: str, table: str, uris: Sequence[str]) -> float | int | None:
+    try:
+        with select(sql, {"rows": dataset(table, uris)}) as reader:
+            found = reader.read_all()
+    except TilthError as error:  # told without a value of a row
+        raise ConfigError(what, found=str(error), wanted="one SELECT over the view rows") from None
+    values = found.column(0).to_pylist() if found.num_columns == 1 else []
+    if len(values) != 1 or not (values[0] is None or isinstance(values[0], int | float | Decimal)):
+        size = f"{found.num_rows} rows of {found.num_columns} columns"
+        raise ConfigError(what, found=size, wanted="one number", do="select count(*) from rows where …")
+    number = values[0]
+    return float(number) if isinstance(number, Decimal) else number
 
 
 def _together(releases: Sequence[Files]) -> dict[str, pl.LazyFrame]:
@@ -151,14 +196,14 @@ def _together(releases: Sequence[Files]) -> dict[str, pl.LazyFrame]:
     return {table: scan(table, parts) for table, parts in uris.items()}
 
 
-def audit_version(catalog: Catalog, name: str) -> AuditReport:
+def audit_version(catalog: Catalog, name: str, suites: str | None = None) -> AuditReport:
     """Audits a committed dataset again, with the other tables of its release, and of those it was made from, at hand.
 
-    Raises `NotFound` for an unknown dataset or version.
+    Raises `NotFound` for an unknown dataset or version, `ConfigError` as `audit` does.
     """
     version = catalog.resolve(name)
     own, *parents = releases_behind(catalog, version)
-    return audit(own, (version.table,), parents)
+    return audit(own, (version.table,), parents, suites)
 
 
 def releases_behind(catalog: Catalog, version: Version) -> list[Files]:
@@ -200,14 +245,14 @@ def _signals(uris: Sequence[str]) -> pl.DataFrame:
     return wanted.collect(engine="streaming")
 
 
-def _across(table: str, frames: Mapping[str, pl.LazyFrame]) -> dict[str, int]:
+def _across(table: str, frames: Mapping[str, pl.LazyFrame]) -> dict[str, float | int]:
     at_hand = [check for check in ACROSS[table] if frames.keys() >= set(check.needs)]
     counted = {check.metric: check.count(table, frames) for check in at_hand}
     return {metric: count for metric, count in counted.items() if count is not None}
 
 
-def _checks(metrics: Mapping[str, Row]) -> Iterator[Check]:
-    claims = [(table, claim) for table in metrics for claim in load_suite(table).expectations]
+def _checks(metrics: Mapping[str, Row], suites: Mapping[str, Suite]) -> Iterator[Check]:
+    claims = [(table, claim) for table in metrics for claim in suites[table].expectations]
     verdicts = judge([(claim, metrics[table].get(claim.metric)) for table, claim in claims])
     for (table, claim), success in zip(claims, verdicts, strict=True):
         observed = metrics[table].get(claim.metric)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tilth.schemas import TilthError
-from tilth.schemas.expectations import Expectation
+from tilth.schemas.expectations import Expectation, Suite
 
 if TYPE_CHECKING:
     from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
@@ -32,10 +32,30 @@ def judge(claims: Sequence[Claim]) -> list[bool | None]:
             config = result.expectation_config
             if result.exception_info.get("raised_exception", True):
                 raise TilthError(
-                    f"expectation {config.type} cannot be judged", do="mend schemas/expectations"
+                    f"expectation {config.type} cannot be judged", do="mend its type or kwargs in the suite"
                 )
             verdicts[int(config.kwargs["column"])] = bool(result.success)
     return verdicts
+
+
+def as_gx(suite: Suite) -> dict[str, Any]:  # Any: JSON values
+    """A suite as the JSON that `great_expectations.ExpectationSuite(**json)` loads.
+
+    Its columns are our metrics: validate a frame of one row that has them as columns.
+    """
+    return {
+        "name": f"tilth.{suite.table}",
+        "meta": {"table": suite.table},
+        "expectations": [
+            {
+                "type": claim.type,
+                "kwargs": {"column": claim.metric, **claim.kwargs},
+                "severity": claim.severity,
+                "meta": {"why": claim.why},
+            }
+            for claim in suite.expectations
+        ],
+    }
 
 
 def _validate(

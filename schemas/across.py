@@ -167,7 +167,70 @@ class SplitOfFeedback:
         return _number_of(joined.filter(pl.col("split") != pl.col("said_in")).select("id").unique(), pl.len())
 
 
-Across = Unique | OneSplit | Resolves | SameSplit | Apart | HeldOut | Quoted | SplitOfFeedback
+@dataclass(frozen=True, slots=True)
+class FoldedInOneSplit:
+    """Counts texts of messages that stand in more than one split once case, white space and punctuation are left out.
+
+    Folded texts are compared by their 64-bit hashes alone.
+    """
+
+    metric: str
+    column: str
+    needs: tuple[str, ...] = ()
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> int:
+        """How many folded texts are spread; what has no letter or digit is no text."""
+        content = pl.element().struct.field("content").fill_null("")
+        text = pl.col(self.column).list.eval(content).list.join(" ").str.to_lowercase()
+        folded = text.str.replace_all(r"[\s\p{P}\p{S}]+", "")
+        held = frames[table].select("split", folded.alias("folded")).filter(pl.col("folded") != "")
+        placed = held.select("split", pl.col("folded").hash()).unique()
+        return _number_of(placed, pl.len() - pl.col("folded").n_unique())
+
+
+@dataclass(frozen=True, slots=True)
+class OrderAgreement:
+    """The share of comparisons, shown to one judge in both orders, whose verdicts are equal; null without any.
+
+    With `lowest`, the share of the judge who agrees least with himself, of those with at least `_HEARD` comparisons.
+    """
+
+    metric: str
+    lowest: bool = False
+    needs: tuple[str, ...] = ()
+
+    def count(self, table: str, frames: Mapping[str, pl.LazyFrame]) -> float | None:
+        """The share, from 0 to 1."""
+        compared = frames[table].filter(pl.col("kind") == "pairwise", pl.col("verdict") != "failed")
+        shown = compared.group_by("judge", "model", "item_id", "attribute", "sample_index").agg(
+            orders=pl.col("order").list.first().n_unique(), verdicts=pl.col("verdict").n_unique()
+        )
+        both = shown.filter(pl.col("orders") > 1)
+        agreed = (pl.col("verdicts") == 1).mean()
+        if not self.lowest:
+            return _value_of(both, agreed)
+        judges = both.group_by("judge").agg(agreed=agreed, heard=pl.len()).filter(pl.col("heard") >= _HEARD)
+        return _value_of(judges, pl.col("agreed").min())
+
+
+_HEARD: Final = 20
+
+Across = (
+    Unique
+    | OneSplit
+    | Resolves
+    | SameSplit
+    | Apart
+    | HeldOut
+    | Quoted
+    | SplitOfFeedback
+    | FoldedInOneSplit
+    | OrderAgreement
+)
+
+
+def _value_of(frame: pl.LazyFrame, value: pl.Expr) -> float | None:
+    return frame.select(value).collect(engine="streaming").item()
 
 
 def _number_of(frame: pl.LazyFrame, count: pl.Expr) -> int:
@@ -192,6 +255,7 @@ ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
     "pairs": (
         _UNIQUE,
         OneSplit("prompts_in_two_splits", "prompt_id"),
+        FoldedInOneSplit("folded_prompts_in_two_splits", "prompt"),
         *_FROM_CONVERSATIONS,
         _FROM_FEEDBACK,
         _FROM_JUDGMENTS,
@@ -199,6 +263,7 @@ ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
     "unpaired": (
         _UNIQUE,
         OneSplit("prompts_in_two_splits", "prompt_id"),
+        FoldedInOneSplit("folded_prompts_in_two_splits", "prompt"),
         Apart("prompts_side_by_side", "prompt_id"),
         *_FROM_CONVERSATIONS,
         _FROM_FEEDBACK,
@@ -224,6 +289,8 @@ ACROSS: Final[Mapping[str, tuple[Across, ...]]] = {
     "judgments": (
         _UNIQUE,
         Resolves("response_ids_unresolved", "response_ids", "responses"),
+        OrderAgreement("order_agreement_share"),
+        OrderAgreement("order_agreement_lowest", lowest=True),
         *_FROM_CONVERSATIONS,
     ),
     "ratings": (
