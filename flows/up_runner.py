@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -79,6 +80,7 @@ class Following:
     _served: dict[str, tuple[UUID, Schedule]] = field(default_factory=dict[str, tuple[UUID, Schedule]])
     _text: str | None = None
     _told: set[UUID] = field(default_factory=set[UUID])
+    _skipped: Counter[str] = field(default_factory=Counter[str])
 
     async def begin(self) -> None:
         """Settles what an earlier runner left: its runs have crashed, and of what it missed one run is enough."""
@@ -168,21 +170,22 @@ class Following:
         names = {id: name for name, (id, _) in self._served.items()}
         if not names:
             return
-        for run in await self._runs(names, _OVER):
+        for run in reversed(await self._runs(names, _OVER)):
             if run.end_time and run.end_time >= self.began and run.id not in self._told:
                 self._told.add(run.id)
-                self.say(self._ended(names.get(run.deployment_id or run.id, "?"), run))
+                self._ended(names.get(run.deployment_id or run.id, "?"), run)
 
-    def _ended(self, name: str, run: FlowRun) -> str:
+    def _ended(self, name: str, run: FlowRun) -> None:
         state = run.state
-        who, took = f"{name} ({run.name})", f"in {run.total_run_time.total_seconds():.0f} s"
-        if state and state.is_completed():
-            return f"{who}: completed {took}: {state.message}"
         if state and state.is_cancelled() and "concurrency limit" in (state.message or ""):
-            return f"{who}: skipped, the run before it was at work"
-        # A message of any other state may quote an exception, and an exception a user.
+            self._skipped[name] += 1  # told with the run that was in its way
+            return
         how = state.name.lower() if state and state.name else "over"
-        return f"{who}: {how} {took}; {Api(self.api_url).page_of(str(run.id))}"
+        took, missed = f"{run.total_run_time.total_seconds():.0f} s", self._skipped.pop(name, 0)
+        meanwhile = f" ({missed} that came due meanwhile skipped)" if missed else ""
+        # A message of another state may quote an exception, and an exception a user.
+        said = state.message if state and state.is_completed() else Api(self.api_url).page_of(str(run.id))
+        self.say(f"{name} ({run.name}): {how} in {took}{meanwhile}: {said}")
 
     async def _known(self) -> list[DeploymentResponse]:
         tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))

@@ -1,0 +1,207 @@
+"""`tilth up` as its users have it: a process with a server and a runner below it, over a folder that logs arrive in."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tilth.catalog import open_catalog
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.prefect,
+    pytest.mark.xdist_group("prefect"),
+    pytest.mark.timeout(900),
+]
+LOGS = Path(__file__).resolve().parents[2] / "samples" / "logs"
+PATIENCE_S = 240.0  # on a machine that does much else
+GONE_S = 10.0  # what Ctrl-C and kill -9 may take
+_PROGRAM = "import typer; from tilth.flows.schedule_cli import {0}; typer.run({0})"
+
+
+def _command(function: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", _PROGRAM.format(function), *arguments]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Served:
+    """A folder with a settings file and logs, and the `tilth up` over it."""
+
+    folder: Path
+    port: int
+    lines: queue.Queue[str] = field(default_factory=queue.Queue)
+    seen: list[str] = field(default_factory=list)
+    process: subprocess.Popen[str] | None = None
+
+    def start(self) -> subprocess.Popen[str]:
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("PREFECT_")}
+        self.process = process = subprocess.Popen(
+            _command("up", "--config", str(self.folder / "tilth.yaml"), "--port", str(self.port)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**environment, "HOME": str(self.folder / "home")},
+        )
+        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+        return process
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout
+        for line in process.stdout:
+            self.lines.put(line.rstrip("\n"))
+        process.stdout.close()
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Waits for a line."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self.seen.append(self.lines.get(timeout=max(0.0, deadline - time.monotonic())))
+            except queue.Empty:
+                pytest.fail(f"no line like {pattern!r} in\n" + "\n".join(self.seen))
+            if found := re.search(pattern, self.seen[-1]):
+                return found
+
+    def schedule(self, **schedules: object) -> None:
+        """Writes the settings file."""
+        beside = self.folder / "next.yaml"
+        beside.write_text(yaml.safe_dump({"schedules": schedules}))
+        beside.replace(self.folder / "tilth.yaml")
+
+    def below(self) -> list[psutil.Process]:
+        """`up` and all processes that it has started, with what those have started."""
+        assert self.process
+        up = psutil.Process(self.process.pid)
+        return [up, *up.children(recursive=True)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "logs").mkdir()
+    _drop(folder, 1, 0, 20)
+    served = Served(folder, _free_port())
+    served.schedule(quick=_quick())
+    served.start()
+    yield served
+    assert served.process
+    left = served.below() if served.process.poll() is None else []
+    for process in left:
+        process.kill()
+    served.process.wait(GONE_S)
+
+
+def _quick(**more: object) -> dict[str, object]:
+    return {"recipe": "observed", "every": "5s", "settings": {"sources": ["logs/*.jsonl"]}, **more}
+
+
+def _drop(folder: Path, number: int, start: int, stop: int) -> None:
+    """A file of logs arrives whole."""
+    lines = (LOGS / "support.openai.jsonl").read_bytes().splitlines(keepends=True)[start:stop]
+    beside = folder / "arriving"
+    beside.write_bytes(b"".join(lines))
+    beside.rename(folder / "logs" / f"{number}.jsonl")
+
+
+def _gone(processes: list[psutil.Process], within_s: float) -> list[psutil.Process]:
+    """Those that are still there after a while."""
+    return psutil.wait_procs(processes, timeout=within_s)[1]
+
+
+def test_a_schedule_fires_twice_and_reads_only_the_new_file(served: Served) -> None:
+    """The first run reads what is there; the one after a file has arrived reads that file, and keeps the rest."""
+    first = served.until(r"quick .*completed in .*?(\d{4}\.\d\d\.\d\d\.\d+): 20 rows")[1]
+    _drop(served.folder, 2, 20, 30)
+    second = served.until(r"quick .*completed in .*?(\d{4}\.\d\d\.\d\d\.\d+): 30 rows")[1]
+    assert first != second
+    with open_catalog(str(served.folder / "tilth-workspace"), create=False) as catalog:
+        versions = {one.version: one for one in catalog.versions("observed.conversations")}
+        files = json.loads(versions[second].properties["tilth.summary"])["files"]
+    assert set(versions) == {first, second}
+    assert (files["new"], files["seen"]) == (1, 1)
+    assert not list((served.folder / "home").glob("**/*")), "something landed in the user's home"
+
+
+def test_a_second_up_of_a_workspace_is_refused(served: Served) -> None:
+    """It says which one is at work, and exits."""
+    done = subprocess.run(
+        _command("up", "--config", str(served.folder / "tilth.yaml"), "--port", str(_free_port())),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "is at work" in done.stderr
+    assert served.process
+    assert f"pid {served.process.pid}" in done.stderr
+
+
+def test_up_follows_the_file(served: Served) -> None:
+    """Schedules are added, changed, paused and removed while it runs; a file with a mistake in it changes nothing."""
+    quick = _quick(paused=True)
+    served.schedule(quick=quick)
+    served.until(r"quick: .*paused$")
+    served.schedule(quick=quick, nightly={**_quick(), "every": None, "cron": "0 3 * * *"})
+    served.until(r"nightly: observed, 0 3 \* \* \* UTC, next .* 03:00:00 UTC")
+    served.schedule(quick={**quick, "evry": "5s"})
+    served.until(r"tilth.yaml cannot be used, so all stays")
+    served.schedule(quick={**quick, "settings": {}})
+    served.until(r"nightly: removed")
+    served.until(r"quick: not served: .*nothing to read")
+
+
+def test_flow_run_waits_for_its_end(served: Served) -> None:
+    """A paused schedule runs when it is asked to; nothing is new, so no version is made."""
+    served.schedule(quick=_quick(paused=True))
+    served.until(r"quick: .*paused$")
+    done = subprocess.run(
+        _command("run_now", "quick", "--wait", "--json", "--config", str(served.folder / "tilth.yaml")),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["state"] == "Completed"
+    served.until(r"quick .*completed in .*nothing new")
+
+
+def test_killing_up_leaves_nothing_behind(served: Served) -> None:
+    """kill -9 with a run at work: no process is left; the next start settles the run, and Ctrl-C ends that one."""
+    _drop(served.folder, 3, 30, 60)
+    served.schedule(quick=_quick())
+    served.until(r"quick: observed, every 5s, next")
+    deadline = time.monotonic() + PATIENCE_S
+    while not any("prefect.engine" in " ".join(one.cmdline()) for one in served.below()):
+        assert time.monotonic() < deadline, "no run has begun"
+    processes = served.below()
+    assert len(processes) > 3
+    processes[0].kill()
+    assert not _gone(processes, GONE_S)
+    served.schedule(quick=_quick(paused=True))
+    again = served.start()
+    served.until(r"a run that was left behind: crashed")
+    served.until(r"quick: .*paused$")
+    processes = served.below()
+    again.send_signal(signal.SIGINT)
+    assert not _gone(processes, GONE_S)
+    assert again.wait() == 0
