@@ -17,6 +17,8 @@ _LABEL: Final = 168.0
 _ROW: Final = 24.0
 _HEIGHT: Final = 190.0
 _LABEL_CHARS: Final = 24
+_BOX: Final = (118.0, 26.0)
+Point = tuple[float, float]
 _ids = count(1)
 
 
@@ -98,7 +100,7 @@ def balance(title: str, values: Sequence[tuple[str, float]], ends: tuple[str, st
 def histogram(title: str, series: Mapping[str, Bins], unit: str) -> Html:
     """Counts over bins of equal width on the page, whatever their edges; up to two series side by side."""
     bins = next(iter(series.values()))
-    most = max((max(one.counts, default=0) for one in series.values()), default=0) or 1
+    most = _top(max((max(one.counts, default=0) for one in series.values()), default=0))
     step = (_WIDTH - 44) / max(1, len(bins.counts))
     floor, room = _HEIGHT - 44, _HEIGHT - 68
     drawn: list[Html] = [*_scale(most, floor, room)]
@@ -137,16 +139,27 @@ def _told(bins: Bins, unit: str) -> str:
     return f"{ends}; {most}"
 
 
-def _scale(most: float, floor: float, room: float) -> list[Html]:
-    marks = (0, most / 2, most) if most > 1 else (0, most)
+def _scale(top: float, floor: float, room: float) -> list[Html]:
     drawn: list[Html] = []
-    for value in marks:
-        y = floor - room * value / most
+    for value in (0, top / 2, top) if top > 1 else (0, top):
+        y = floor - room * value / top
         drawn += [
             tag("line", x1=40, x2=_WIDTH, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid" if value else "axis"),
-            _text(34, y + 4, short(round(value)), anchor="end", class_="small"),
+            _text(34, y + 4, short(value), anchor="end", class_="small"),
         ]
     return drawn
+
+
+def _top(most: float) -> int:
+    """The end of an axis of counts: not below `most`, and with a whole half.
+
+    >>> _top(1), _top(19), _top(21), _top(999)
+    (1, 20, 40, 1000)
+    """
+    if most <= 1:
+        return 1
+    power = 10 ** math.floor(math.log10(most))
+    return next(math.ceil(step * power) for step in (1, 2, 4, 6, 8, 10) if step * power >= most)
 
 
 def _legend(names: Sequence[str]) -> list[Html]:
@@ -165,7 +178,7 @@ def grid(title: str, edges: Sequence[float], cells: Mapping[tuple[int, int], int
     size = len(edges) - 1
     side = 300.0 / max(1, size)
     left, floor = 92.0, 312.0
-    most = max(cells.values(), default=1)
+    most = max(cells.values(), default=0) or 1
     drawn: list[Html] = [
         tag(
             "g",
@@ -204,14 +217,17 @@ def graph(title: str, inputs: Mapping[str, Sequence[str]], here: str) -> Html:
     layers = [
         sorted(name for name in depth if depth[name] == level) for level in range(max(depth.values()) + 1)
     ]
-    wide, tall, gap = 118.0, 26.0, 58.0
+    (wide, tall), gap = _BOX, 58.0
     centre = {
         name: (_WIDTH * (at + 1) / (len(layer) + 1), level * gap + tall / 2 + 4)
         for level, layer in enumerate(layers)
         for at, name in enumerate(layer)
     }
     edges = [(of, name) for name, some in inputs.items() for of in some]
-    drawn = [_edge(centre[of], centre[name], tall, depth[name] - depth[of]) for of, name in edges]
+    drawn = [
+        _edge(centre[of], centre[name], [box for other, box in centre.items() if other not in (of, name)])
+        for of, name in edges
+    ]
     for name, (x, y) in centre.items():
         kind = "node here" if name == here else "node"
         drawn += [
@@ -241,15 +257,30 @@ def _depths(inputs: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return {name: levels.index(level) for name, level in depth.items()}
 
 
-def _edge(start: tuple[float, float], end: tuple[float, float], tall: float, layers: int) -> Html:
-    (x1, y1), (x2, y2) = start, end
-    top, bottom = y1 + tall / 2, y2 - tall / 2
-    # What passes a layer by swings aside, so that it does not run through the box in between.
-    aside = 0.0 if layers <= 1 else (74.0 + 8 * layers) * (1 if x2 >= x1 else -1)
-    way = (bottom - top) / 3
-    points = ((x1 + aside, top + way), (x2 + aside, bottom - way), (x2, bottom))
-    curve = " ".join(f"{x:.0f} {y:.0f}" for x, y in points)
-    return tag("path", d=f"M{x1:.0f} {top:.0f}C{curve}", class_="edge")
+def _edge(start: Point, end: Point, others: Sequence[Point]) -> Html:
+    """A curve that runs through as few other boxes as can be, and otherwise as straight as can be."""
+    ways = [_bent(start, end, aside) for aside in (0, 60, -60, 120, -120, 190, -190)]
+    best = min(ways, key=lambda way: sum(_hits(way, box) for box in others))
+    (x1, y1), *rest = best
+    curve = " ".join(f"{x:.0f} {y:.0f}" for x, y in rest)
+    return tag("path", d=f"M{x1:.0f} {y1:.0f}C{curve}", class_="edge")
+
+
+def _bent(start: Point, end: Point, aside: float) -> tuple[Point, Point, Point, Point]:
+    """The four points of a Bezier curve between two boxes."""
+    (x1, y1), (x2, y2) = (start[0], start[1] + _BOX[1] / 2), (end[0], end[1] - _BOX[1] / 2)
+    way = (y2 - y1) / 3
+    return (x1, y1), (x1 + aside, y1 + way), (x2 + aside, y2 - way), (x2, y2)
+
+
+def _hits(way: tuple[Point, Point, Point, Point], box: Point) -> bool:
+    for step in range(1, 20):
+        t = step / 20
+        parts = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
+        x, y = (sum(part * point[axis] for part, point in zip(parts, way, strict=True)) for axis in (0, 1))
+        if abs(x - box[0]) < _BOX[0] / 2 + 4 and abs(y - box[1]) < _BOX[1] / 2 + 2:
+            return True
+    return False
 
 
 def _text(x: float, y: float, text: str, anchor: str | None = None, class_: str | None = None) -> Html:

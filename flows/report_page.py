@@ -150,12 +150,17 @@ def _how_made(facts: Facts) -> Html:
     columns = ["source", "rows in", "rows out", "quarantined"]
     return join(
         tag("dl", *listed, class_="facts"),
-        _figure(graph("What each table was made from", facts.lineage, facts.version.table))
-        if facts.lineage
-        else None,
+        _lineage(facts),
         _table(f"{number(len(sources))} sources", columns, sources) if sources else None,
         *(tag("p", f"Note of the run: {warning}", class_="note") for warning in made["warnings"]),
     )
+
+
+def _lineage(facts: Facts) -> Html | None:
+    """What each table was made from, without quarantine, which is made from all of them."""
+    here = facts.version.table
+    known = {name: some for name, some in facts.lineage.items() if name == here or name != "quarantine"}
+    return _figure(graph("What each table was made from", known, here)) if known else None
 
 
 def _licences(counted: Any) -> str | None:

@@ -25,10 +25,10 @@ a { color: var(--one); }
 .lead { font-size: 1.1rem; }
 dl { margin: 0; }
 dd { margin: 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem; margin: 1.25rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: .75rem; margin: 1.25rem 0; }
 .tiles div { background: var(--raised); border-radius: 8px; padding: .7rem .9rem; }
 .tiles dt, .facts dt { color: var(--soft); font-size: .8rem; }
-.tiles dd { font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tiles dd { font-size: 1.05rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tiles .critical { color: var(--bad); } .tiles .warning { color: var(--two); }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.25rem; margin-bottom: 1.5rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; list-style: none; padding: 0; margin: 1rem 0 0;
