@@ -8,9 +8,15 @@ from typing import Annotated, Any  # Any: options on their way to settings
 
 import typer
 
+from tilth.flows.catalog_cli import catalog_app
+from tilth.flows.check_cli import check
+from tilth.flows.doctor_cli import doctor
 from tilth.flows.evaluate_cli import evaluate
+from tilth.flows.export_cli import export
 from tilth.flows.feedback_cli import feedback_app
+from tilth.flows.forget_cli import forget
 from tilth.flows.judge_cli import judge_app
+from tilth.flows.manage_cli import collect, drop, rename, restore, rollback, tag, untag
 from tilth.flows.options import (
     BaseUrls,
     Config,
@@ -28,10 +34,12 @@ from tilth.flows.options import (
     Workspace,
     given_of,
     print_json,
-    workspace_of,
 )
+from tilth.flows.publish_cli import publish
+from tilth.flows.report_cli import report
 from tilth.flows.review_cli import review_app
 from tilth.flows.rubrics_cli import rubrics_app
+from tilth.flows.schedule_cli import flow_app, schedule_app, up
 
 app = typer.Typer(
     name="tilth",
@@ -41,10 +49,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Turn conversation logs into alignment datasets that can be trusted.\n\n"
     "Start with [bold]tilth demo[/bold]; then [bold]tilth run observed --source my-logs.jsonl[/bold].\n\n"
+    "Then look ([bold]tilth catalog[/bold]), check, report, export, publish; [bold]tilth schedule[/bold] for every night."
+    "\n\n"
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 data quality checks failed, 75 a cap was reached: run again.",
 )
 sources_app = typer.Typer(no_args_is_help=True, help="Look at conversation logs before using them.")
-catalog_app = typer.Typer(no_args_is_help=True, help="See and query the datasets that runs have committed.")
 app.add_typer(sources_app, name="sources")
 app.add_typer(catalog_app, name="catalog")
 cache_app = typer.Typer(no_args_is_help=True, help="See and prune the answers that models have given.")
@@ -53,6 +62,8 @@ app.add_typer(feedback_app, name="feedback")
 app.add_typer(judge_app, name="judge")
 app.add_typer(review_app, name="review")
 app.add_typer(rubrics_app, name="rubrics")
+app.add_typer(schedule_app, name="schedule")
+app.add_typer(flow_app, name="flow")
 
 
 class Recipe(StrEnum):
@@ -99,7 +110,8 @@ def run(
         str | None, typer.Option("--map", help="A YAML column map, for a shape that Tilth does not know.")
     ] = None,
     incremental: Annotated[
-        bool, typer.Option("--incremental", help="Read only files that runs over these sources have not read.")
+        bool,
+        typer.Option("--incremental", help="Read only files that runs over these sources have not read."),
     ] = False,
     licence: Annotated[
         str | None, typer.Option("--licence", help="The licence of the sources, as cc-by-4.0 or proprietary.")
@@ -289,61 +301,6 @@ def inspect(
         print_inspections(found)
 
 
-@catalog_app.command("ls")
-def list_datasets(workspace: Workspace = None, as_json: Json = False) -> None:
-    """List the datasets of the workspace with their latest version and rows."""
-    from tilth.flows.show import dataset_rows, print_rows
-
-    rows = dataset_rows(workspace_of(workspace))
-    print_json(rows) if as_json else print_rows(
-        rows, "no datasets yet: tilth demo makes some", hide=["snapshot_id"]
-    )
-
-
-@catalog_app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="A dataset, as observed.pairs or observed.pairs@2026.11.21.1.")],
-    workspace: Workspace = None,
-    as_json: Json = False,
-) -> None:
-    """Show a dataset: columns, versions, what it was made from, what its checks said."""
-    from tilth.flows.show import describe, print_description
-
-    description = describe(workspace_of(workspace), name)
-    print_json(description) if as_json else print_description(description)
-
-
-@catalog_app.command()
-def head(
-    name: Annotated[str, typer.Argument(help="A dataset, as observed.pairs or observed.pairs@2026.11.21.1.")],
-    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many rows.")] = 5,
-    workspace: Workspace = None,
-    as_json: Json = False,
-) -> None:
-    """Show the first rows of a dataset."""
-    from tilth.flows.show import first_rows, print_records
-
-    records = first_rows(workspace_of(workspace), name, rows)
-    print_json(records) if as_json else print_records(records)
-
-
-@catalog_app.command()
-def query(
-    sql: Annotated[str, typer.Argument(help="SQL over datasets: select count(*) from observed.pairs")],
-    workspace: Workspace = None,
-    as_json: Json = False,
-) -> None:
-    """Ask the catalog in SQL (DuckDB's); read-only, and nothing but the catalog can be read.
-
-        tilth catalog query "select origin, count(*) from observed.pairs group by 1"
-        tilth catalog query 'select count(*) from "observed.pairs@2026.11.21.1"'
-    """  # fmt: skip
-    from tilth.flows.show import print_rows, query_rows
-
-    rows = query_rows(workspace_of(workspace), sql)
-    print_json(rows) if as_json else print_rows(rows, "no rows")
-
-
 @cache_app.command()
 def stats(workspace: Workspace = None, config: Config = None, as_json: Json = False) -> None:
     """Show how many answers the cache holds, how large they are, and of which models."""
@@ -377,63 +334,10 @@ def prune(
     print_json(pruned) if as_json else print_cache_prune(pruned)
 
 
-@app.command()
-def check(
-    name: Annotated[str, typer.Argument(help="A dataset, as observed.pairs or observed.pairs@2026.11.21.1.")],
-    workspace: Workspace = None,
-    as_json: Json = False,
-) -> None:
-    """Run a dataset's quality checks again and print every expectation with what was observed.
-
-    Exits with 3 when a critical expectation fails.
-    """
-    from tilth.flows.show import print_report, recheck
-
-    report = recheck(workspace_of(workspace), name)
-    print_json(report) if as_json else print_report(report)
-    if report["failed_critical"]:
-        raise typer.Exit(3)
-
-
-app.command()(evaluate)
-
-
-@app.command()
-def export(
-    name: Annotated[
-        str, typer.Argument(help="A dataset, as rubrics.rubrics or rubrics.rubrics@2026.11.21.1.")
-    ] = "",
-    format_name: Annotated[
-        str, typer.Option("--format", "-f", help="What it is for; --list names them.")
-    ] = "",
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", help="A .parquet or .jsonl; named after the dataset by default."),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Only these rows: train, validation or test.")
-    ] = None,
-    list_formats: Annotated[bool, typer.Option("--list", help="List the formats.")] = False,
-    workspace: Workspace = None,
-    as_json: Json = False,
-) -> None:
-    """Write a dataset in the columns that a trainer reads.
-
-        tilth export rubrics.rubrics --format grpo-rubric -o rubrics.parquet --split train
-        tilth export rationales.rationales --format rationale-sft -o rationales.jsonl
-        tilth export --list
-    """  # fmt: skip
-    from tilth.flows.export import export as write
-    from tilth.flows.export import formats, print_export
-    from tilth.flows.show import print_rows
-
-    if list_formats:
-        print_json(formats()) if as_json else print_rows(formats(), "none")
-        return
-    if not name or not format_name:
-        raise typer.BadParameter("name a dataset and a --format; --list names the formats")
-    told = write(workspace_of(workspace), name, format_name, output, split)
-    print_json(told) if as_json else print_export(told)
+for command in (check, evaluate, export, report, publish, up, doctor):
+    app.command()(command)
+for command in (tag, untag, rollback, rename, drop, restore, forget, collect):
+    catalog_app.command()(command)
 
 
 def _version(asked: bool) -> None:
