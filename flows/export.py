@@ -147,9 +147,11 @@ def print_export(told: Mapping[str, Any]) -> None:
     """Says what was written, and what was left out and why."""
     from tilth.flows.show import print_rows
 
-    keys = ("dataset", "version", "format", "rows_in", "rows")
+    keys = ("dataset", "version", "format", "rows_in", "rows", "output")
     print_rows([{"": key.replace("_", " "), "what": told[key]} for key in keys], "")
-    print_rows([{"rows": rows, "written to": uri} for uri, rows in told["files"].items()], "")
-    left_out = [{"rows": count, "why": why} for why, count in told["left_out"].items()]
-    print_rows(left_out, "every row is there", "left out" if left_out else None)
-    print_rows([{"beside": uri} for uri in told["beside"]], "") if told["beside"] else None
+    if list(told["files"]) != [told["output"]]:
+        print_rows([{"file": uri, "rows": rows} for uri, rows in told["files"].items()], "")
+    if told["beside"]:
+        print_rows([{"beside": uri} for uri in told["beside"]], "")
+    if told["left_out"]:
+        print_rows([{"rows": rows, "left out because": why} for why, rows in told["left_out"].items()], "")

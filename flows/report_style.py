@@ -49,7 +49,8 @@ svg .edge { fill: none; stroke: var(--soft); stroke-opacity: .55; }
 .scroll:focus-visible { outline: 2px solid var(--one); }
 table { border-collapse: collapse; font-size: .9rem; min-width: min(100%, 32rem); }
 caption { text-align: left; font-weight: 600; padding-bottom: .5rem; }
-th, td { text-align: left; vertical-align: top; padding: .35rem 1.1rem .35rem 0; border-bottom: 1px solid var(--line); }
+th, td { min-width: 5em; text-align: left; vertical-align: top; padding: .35rem 1.1rem .35rem 0;
+  border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .badge { font-weight: 600; }
