@@ -49,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Turn conversation logs into alignment datasets that can be trusted.\n\n"
     "Start with [bold]tilth demo[/bold]; then [bold]tilth run observed --source my-logs.jsonl[/bold].\n\n"
-    "Then look ([bold]tilth catalog[/bold]), check, report, export, publish; [bold]tilth schedule[/bold] for every night."
+    "Then look ([bold]tilth catalog[/bold]), check, report, export, publish; [bold]tilth schedule[/bold] for nights."
     "\n\n"
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 data quality checks failed, 75 a cap was reached: run again.",
 )
