@@ -218,7 +218,7 @@ def settings_file(config: str | None) -> Path:
     """The settings file that is meant, absolute. Raises `NotFound` when it was named and is not there."""
     from tilth.flows.settings import DEFAULT_FILE
 
-    file = Path(config or DEFAULT_FILE).resolve()
+    file = Path(config or DEFAULT_FILE).absolute()  # not resolved: paths are meant from where the link is
     if config and not file.exists():
         raise NotFound("no such settings file", found=config, wanted="a YAML file", do="check --config")
     return file

@@ -83,21 +83,22 @@ class Following:
     _skipped: Counter[str] = field(default_factory=Counter[str])
 
     async def begin(self) -> None:
-        """Settles what an earlier runner left: its runs have crashed, and of what it missed one run is enough."""
+        """Settles what an earlier runner left: its runs have crashed, and for all that it missed one run is enough."""
+        missed: set[str] = set()
         for known in await self._known():
             for run in await self._runs([known.id], _LIVE):
                 await self._settle(run)
-            missed = [
-                run
-                for run in await self._runs([known.id], [StateType.SCHEDULED])
-                if (run.expected_start_time or self.began) < self.began
-            ]
-            for run in missed[:-1]:
-                await self.client.delete_flow_run(run.id)
+            for run in await self._runs([known.id], [StateType.SCHEDULED]):
+                if (run.expected_start_time or self.began) < self.began:
+                    missed.add(known.name)
+                    await self.client.delete_flow_run(run.id)
         await self.follow()
         for known in await self._known():
-            if known.id not in {id for id, _ in self._served.values()}:
+            if known.name not in self._served:
                 await self.client.delete_deployment(known.id)
+            elif known.name in missed and not self._served[known.name][1].paused:
+                await self.client.create_flow_run_from_deployment(known.id)
+                self.say(f"{known.name}: came due while nobody served it; runs now")
 
     async def _settle(self, run: FlowRun) -> None:
         if run.state and run.state.is_cancelling():
@@ -153,8 +154,8 @@ class Following:
             found = await self.client.read_deployment_by_name(f"{recipe_flow.name}/{name}")
         except ObjectNotFound:
             return
-        if found.parameters.get("config") != str(self.file):
-            owner = found.parameters.get("config")
+        owner = str(found.parameters.get("config"))
+        if owner != str(self.file) and Path(owner).exists():  # else the folder was moved
             do = "call this schedule otherwise"
             raise TilthError("the server has a schedule of this name from another file", found=owner, do=do)
 
@@ -223,9 +224,7 @@ def _line(error: TilthError) -> str:
 async def serve(file: Path, api_url: str, say: Callable[[str], None]) -> None:
     """Serves the schedules of a file until SIGTERM; then cancels the runs in flight."""
     stopping = asyncio.Event()
-    runner = Runner(
-        name="tilth-up", query_seconds=_POLL_S, prefetch_seconds=0, pause_on_shutdown=False, limit=None
-    )
+    runner = Runner(name="tilth-up", query_seconds=_POLL_S, prefetch_seconds=0, pause_on_shutdown=False)
     async with get_client() as client:
         following = Following(file, runner, client, api_url, say)
         await following.begin()
