@@ -39,8 +39,8 @@ def said(role: str, text: str) -> dict[str, str]:
     return {"role": role, "content": text}
 
 
-def rows(more: int = 0) -> Rows:
-    """30 pairs whose text, model and origin are hostile, and the feedback beside them."""
+def rows() -> Rows:
+    """30 pairs whose text, model and origin are hostile, feedback, and a judge at odds with itself about one item of 4."""
     pairs = [
         {
             "id": content_id("pair", str(n)),
@@ -53,7 +53,7 @@ def rows(more: int = 0) -> Rows:
             "models": {"chosen": HOSTILE, "rejected": "small"},
             "split": "test" if n % 5 == 0 else "train",
         }
-        for n in range(30 + more)
+        for n in range(30)
     ]
     feedback = [
         {
@@ -66,7 +66,22 @@ def rows(more: int = 0) -> Rows:
         }
         for n in range(9)
     ]
-    return {"pairs": pairs, "feedback": feedback, "quarantine": []}
+    judgments = [
+        {
+            "id": content_id("judgment", str(n), str(first)),
+            "item_id": str(n),
+            "kind": "pairwise",
+            "judge": "wise",
+            "order": [first, 1 - first],
+            "sample_index": 0,
+            "verdict": "loss" if n == first == 0 else "win",
+            "response_ids": ["a", "b"],
+            "text": "secret-judgment",
+        }
+        for n in range(4)
+        for first in (0, 1)
+    ]
+    return {"pairs": pairs, "feedback": feedback, "judgments": judgments, "quarantine": []}
 
 
 def publish(workspace: str, run_id: str, made: Rows, properties: Mapping[str, str]) -> None:
@@ -239,7 +254,12 @@ def test_counts_are_those_of_a_query(workspace: str) -> None:
         chars = "select length(chosen[1].content) k, count(*) n from observed.pairs group by 1"
         lengths = counted(chars)
     assert facts.version.rows == sum(facts.splits.values()) == 30
-    assert facts.tables == {"observed.pairs": 30, "observed.feedback": 9, "observed.quarantine": 0}
+    assert facts.tables == {
+        "observed.pairs": 30,
+        "observed.feedback": 9,
+        "observed.judgments": 8,
+        "observed.quarantine": 0,
+    }
     assert facts.models == {HOSTILE: [30, 0], "small": [0, 30]}
     assert facts.lengths["chosen"][:9] == [
         sum(n for chars, n in lengths.items() if low <= chars < high)
@@ -343,17 +363,17 @@ def test_text_becomes_no_markup() -> None:
     assert tag("p", tag("b", "&")) == "<p><b>&amp;</b></p>"
 
 
-def test_judges_are_told_of(workspace: str) -> None:
-    """A judge's votes, and the share of items on which it says the same in both orders."""
+def test_judges_are_told_of(workspace: str, tmp_path: Path) -> None:
+    """A judge's votes, and the share of items on which it says the same in both orders, as `tilth judge report` has
+    them; a hostile name stays a name."""
     with open_catalog(workspace) as catalog:
         facts = gather(catalog, workspace, "observed.pairs")
-    verdicts = {"win": 6, "loss": 2, "tie": 0, "inconsistent": 2}
-    judge = {"judge": HOSTILE, "items": 10, "votes": 20, "failed": 0, "verdicts": verdicts}
-    judged = replace(facts, judges=[{**judge, "conflict": 0.2, "first_preferred": None}])
-    html = page(judged)
-    holds_nothing_foreign(html)
-    assert "80.0%" in html
-    assert "Share of items on which a judge says the same" in html
+    (judge,) = facts.judges
+    assert (judge["judge"], judge["items"], judge["votes"], judge["failed"]) == ("wise", 4, 8, 0)
+    assert judge["verdicts"] == {"win": 3, "loss": 0, "tie": 0, "inconsistent": 1, "failed": 0}
+    assert judge["conflict"] == pytest.approx(0.25)
+    assert "75.0%" in html_of(workspace, "observed.pairs", tmp_path)
+    holds_nothing_foreign(page(replace(facts, judges=[{**judge, "judge": HOSTILE}])))
 
 
 def test_facts_fit_the_tables() -> None:
@@ -371,6 +391,7 @@ def test_labels_mean_what_the_reference_says() -> None:
     assert set(MEANINGS) - set(documented) == {"thumbs_up", "thumbs_down"}
 
 
+@pytest.mark.slow
 def test_the_command(workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says where the report is, in JSON too; another file than HTML and an unknown dataset are refused."""
     app = typer.Typer()
