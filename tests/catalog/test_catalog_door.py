@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tilth.catalog
+from tilth.catalog import Catalog, Release
 from tilth.catalog.names import Name, next_label, ordinal, parse
+from tilth.catalog.query import query, reader, relation
 
 HEAVY = (
     "pyiceberg",
@@ -60,3 +66,31 @@ def test_labels_only_grow(day: date, taken: set[int]) -> None:
     following = next_label(day, labels)
     assert all(ordinal(following) > ordinal(label) for label in labels)
     assert following not in labels
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_python_page_run(
+    catalog: Catalog,
+    stage: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every example of the reference runs, one after another, in a workspace with two versions and a tag."""
+    for method in (query, reader, relation):
+        monkeypatch.setattr(Catalog, method.__name__, method, raising=False)
+    for run in ("r1", "r2"):
+        catalog.publish(Release("observed", run, stage(run), date=date(2026, 11, 21)))
+    catalog.tag("observed", "2026.11.21.1", "golden")
+    (tmp_path / "tilth-workspace").symlink_to(tmp_path / "my work #1")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "python.md").read_text()
+    examples = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(examples) == page.count("```python")
+    known: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example, "python.md", "exec"), known)
+    told = capsys.readouterr().out
+    assert "[{'n': 1}]" in told
+    assert "{'golden': '2026.11.21.1'}" in told
+    assert "{'added': 0, 'removed': 0, 'changed': 0, 'relabelled': 0} 0" in told
