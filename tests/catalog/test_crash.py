@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pyiceberg.exceptions import CommitFailedException
 
 from tilth.catalog import Catalog, Release, open_catalog, store
 from tilth.catalog.iceberg import TABLE_PROPERTIES, FamilyCatalog
-from tilth.schemas import TilthError
+from tilth.schemas import NotFound, TilthError
 
 pytestmark = pytest.mark.slow
 DAY = date(2026, 11, 21)
@@ -261,35 +262,91 @@ def test_giving_up_is_an_error(
     assert catalog.datasets() == []
 
 
-PUBLISHER = """
-import sys, datetime, pathlib
-import pyarrow.parquet as pq
-from tilth.catalog import Release, open_catalog
-from tilth.schemas import TABLES
-workspace, worker, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-with open_catalog(workspace) as catalog:
-    for number in range(count):
-        run = f"w{worker}-{number}"
-        files = {}
-        for table in ("pairs", "unpaired"):
-            directory = pathlib.Path(catalog.staging("observed", table, run))
-            directory.mkdir(parents=True)
-            pq.write_table(TABLES[table].empty_table(), directory / "0.parquet")
-            files[table] = [str(directory / "0.parquet")]
-        catalog.publish(Release("observed", run, files, date=datetime.date(2026, 11, 21)))
-"""
+# Changes of versions that exist: tables and properties change in one SQL transaction, files go after it.
 
 
-@pytest.mark.slow
-def test_processes_that_publish_at_once_lose_nothing(tmp_path: Path) -> None:
-    """Four processes with three releases each, in a new workspace: twelve versions and no gap."""
-    command = [sys.executable, "-c", PUBLISHER, str(tmp_path)]
-    workers = [subprocess.Popen([*command, str(worker), "3"]) for worker in range(4)]
-    assert [worker.wait(60) for worker in workers] == [0, 0, 0, 0]
-    with open_catalog(str(tmp_path), create=False) as catalog:
-        found = [catalog.versions(f"observed.{table}") for table in ("pairs", "unpaired")]
-        for versions in found:
-            assert [version.version for version in versions] == [f"2026.11.21.{n}" for n in range(12, 0, -1)]
-        runs = [[version.properties["tilth.run_id"] for version in versions] for versions in found]
-        assert runs[0] == runs[1]
-        assert sorted(runs[0]) == sorted(f"w{worker}-{number}" for worker in range(4) for number in range(3))
+class CrashAtFile:
+    """Crashes before the n-th file is deleted, which is after the change has been committed."""
+
+    visible = True
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        original, calls = store.remove_file, itertools.count(1)
+
+        def remove(uri: str) -> None:
+            if next(calls) == self.number:
+                raise Crash
+            original(uri)
+
+        patch.setattr(store, "remove_file", remove)
+
+
+class CrashAtNote:
+    """Crashes before it is noted down what is to be deleted."""
+
+    visible = False
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        def write(*args: Any) -> None:
+            raise Crash
+
+        patch.setattr(Catalog, "_write_note", write)
+
+
+COMMITS = [CrashBeforeSqlCommit(), CrashAfterSqlCommit()]
+SECOND_TABLE = [CrashAtMetadataWrite(2), CrashBetweenPointers()]
+CHANGES = {
+    "expire": (
+        lambda one: one.expire("observed", ["2026.11.21.2"]),
+        [*SECOND_TABLE, CrashAtNote(), *COMMITS],
+    ),
+    "expire all": (
+        lambda one: one.expire("observed", ["2026.11.21.1", "2026.11.21.2"]),
+        [*COMMITS, CrashAtFile(1), CrashAtFile(9)],
+    ),
+    "rollback": (lambda one: one.rollback("observed", "2026.11.21.1"), [*SECOND_TABLE, *COMMITS]),
+    "rename": (lambda one: one.rename("observed", "seen"), COMMITS),
+    "drop": (lambda one: one.drop("observed", "2026.11.21.2"), COMMITS[:1]),
+}
+CASES = [(name, crash) for name, (_, crashes) in CHANGES.items() for crash in crashes]
+
+
+def state(catalog: Catalog) -> Any:
+    """What a reader can see, and whether it can be read."""
+    seen = {name: [v.version for v in catalog.versions(name)] for name in catalog.datasets()}
+    rows = {f"{n}@{v}": catalog.arrow(f"{n}@{v}")["id"].to_pylist() for n, vs in seen.items() for v in vs}
+    return rows, sorted(catalog.dropped("observed"))
+
+
+@pytest.mark.parametrize(
+    ("name", "crash"), CASES, ids=lambda one: one if isinstance(one, str) else type(one).__name__
+)
+def test_a_crash_in_a_change_leaves_old_or_new(
+    name: str, crash: Any, catalog: Catalog, stage: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Others see the catalog as it was or as it is to be, all of it readable; the same call again completes it."""
+    change, _ = CHANGES[name]
+    for run in ("a", "b"):
+        rows: dict[str, list[dict[str, Any]]] = {"pairs": [{"id": run}], "feedback": [{"id": run}]}
+        catalog.publish(Release("observed", run, stage(run, rows), date=DAY))
+    old = state(catalog)
+    with pytest.MonkeyPatch.context() as patch:
+        crash.install(patch)
+        with pytest.raises(Crash):
+            change(catalog)
+    with open_catalog(str(tmp_path / "my work #1")) as survivor:
+        between = state(survivor)
+        assert (between == old) != crash.visible
+        with contextlib.suppress(NotFound):  # a renamed family is not there, a dropped version not either
+            change(survivor)
+        new = state(survivor)
+        assert new != old
+        assert new == between or not crash.visible
+        if name.startswith("expire"):
+            files = {str(path) for path in Path(survivor.warehouse).rglob("*") if path.is_file()}
+            left = files - survivor.reachable()
+            assert not [uri for uri in left if uri.endswith(".parquet")]
+            assert {Path(uri).suffix for uri in left} <= {".json"}  # of an attempt that came to nothing
