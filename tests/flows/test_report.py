@@ -40,7 +40,7 @@ def said(role: str, text: str) -> dict[str, str]:
 
 
 def rows() -> Rows:
-    """30 pairs whose text, model and origin are hostile, feedback, and a judge at odds with itself about one item of 4."""
+    """30 pairs whose text, model and origin are hostile, feedback, and a judge who contradicts itself once."""
     pairs = [
         {
             "id": content_id("pair", str(n)),
