@@ -137,7 +137,10 @@ def _outcome(result: RunResult) -> str:
     version = result.datasets[0].version if result.datasets else "no version"
     if result.status == "unchanged":
         return f"nothing new: an equal run has made {version}, and no version was made"
-    return f"{version}: {result.rows_in} rows in, {result.rows_quarantined} of them set aside"
+    files = [f"{count} {kind}" for kind, count in result.files.items() if count]
+    counts = [f"source files: {', '.join(files)}"] if files else []
+    counts.append(f"{result.rows_in} rows in, {result.rows_quarantined} of them set aside")
+    return f"{version}: {'; '.join(counts)}"
 
 
 def _show(recipe: str, result: RunResult, workspace: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tilth.schemas import NotFound
 
 pytestmark = [pytest.mark.prefect, pytest.mark.xdist_group("prefect")]
 LOGS = Path(__file__).resolve().parents[2] / "samples" / "logs"
@@ -38,7 +41,10 @@ def prefect_api() -> Iterator[str]:
     "default"
 )  # the server is a third party: its deprecations are not ours to fail on
 def test_a_run_is_a_flow_run(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same command makes a flow run with a task per stage, and artifacts for progress, audit and datasets."""
+    """The same command makes a flow run with a task per stage, and artifacts for progress, audit, rows and versions.
+
+    The run's last state says what was made, that nothing was new, or which error of Tilth's own it was.
+    """
     from prefect.client.orchestration import get_client
 
     from tilth.flows.launch import launch
@@ -56,11 +62,34 @@ def test_a_run_is_a_flow_run(prefect_api: str, tmp_path: Path, monkeypatch: pyte
     keys = {artifact.key for artifact in client.read_artifacts()}
     assert {
         "tilth-checks",
-        "tilth-datasets",
+        "tilth-run",
+        "tilth-rows",
         *(f"tilth-{stage.replace('_', '-')}" for stage in STAGES),
     } <= keys
     (checks,) = [artifact for artifact in client.read_artifacts() if artifact.key == "tilth-checks"]
     assert "chosen_equals_rejected" in str(checks.data)
+    assert {row["verdict"] for row in json.loads(str(checks.data))} <= {
+        "passed",
+        "failed",
+        "nothing to observe",
+    }
+    (rows,) = [artifact for artifact in client.read_artifacts() if artifact.key == "tilth-rows"]
+    source, *tables = json.loads(str(rows.data))
+    assert source["in"] == source["out"] + source["set aside"] == result["rows_in"] > 0
+    assert {row["name"]: row["out"] for row in tables} == {
+        f"{made['name']}@{made['version']}": made["rows"] for made in result["datasets"]
+    }
+    version = result["datasets"][0]["version"]
+    (made,) = [str(artifact.data) for artifact in client.read_artifacts() if artifact.key == "tilth-run"]
+    assert f"tilth catalog show observed.pairs@{version} --workspace {tmp_path}" in made
+    assert launch("observed", None, options, (), quiet=True)["status"] == "unchanged"
+    with pytest.raises(NotFound):
+        launch("observed", None, {**options, "sources": [str(tmp_path / "none.jsonl")]}, (), quiet=True)
+    told = {run.state_name: str(run.state and run.state.message) for run in client.read_flow_runs()}
+    messages = [str(run.state and run.state.message) for run in client.read_flow_runs()]
+    assert sum(f"{version}: " in said and "rows in" in said for said in messages) == 1
+    assert sum("nothing new" in said and version in said for said in messages) == 1
+    assert "none.jsonl" in told["Failed"]
 
 
 @pytest.mark.filterwarnings("default")

@@ -35,7 +35,7 @@ with in_a_child(InPlace()) as execute:
 @pytest.fixture(autouse=True)
 def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child imports what is scripted."""
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
 
 
 def _pids(place: Path, name: str, execute: Execute, *orders: str) -> list[int]:
