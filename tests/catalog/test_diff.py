@@ -39,7 +39,7 @@ def versions(row: st.SearchStrategy[Row]) -> st.SearchStrategy[list[Row]]:
     return st.lists(row, max_size=8, unique_by=lambda one: one["id"])
 
 
-few = st.integers(0, 5).map(identity)
+few = st.integers(0, 11).map(identity)
 labels = {
     "pairs": st.builds(
         lambda row_id, prompt, sides, margin, split: {
@@ -162,6 +162,15 @@ def test_every_turned_pair_is_found(pairs: list[Row], chance: Any) -> None:
     found = differences("pairs", frame("pairs", pairs).lazy(), frame("pairs", after).lazy())
     assert set(found.get_column("kind")) <= {"relabelled"}
     assert set(found.get_column("id_before")) == turned
+
+
+def test_the_same_label_under_another_id_is_not_turned() -> None:
+    """Of three labels of one reply, the two that agree are one removed and one added, the third is new."""
+    label = {"prompt_id": identity(0), "completion": said("assistant", "in May"), "label": True}
+    before = frame("unpaired", [{**label, "id": identity(1)}])
+    after = frame("unpaired", [{**label, "id": identity(2)}, {**label, "id": identity(3), "label": False}])
+    found = differences("unpaired", before.lazy(), after.lazy())
+    assert found.get_column("kind").to_list() == ["added", "added", "removed"]
 
 
 @pytest.fixture
