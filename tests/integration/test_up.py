@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -31,11 +32,7 @@ pytestmark = [
 LOGS = Path(__file__).resolve().parents[2] / "samples" / "logs"
 PATIENCE_S = 240.0  # on a machine that does much else
 GONE_S = 10.0  # what Ctrl-C and kill -9 may take
-_PROGRAM = "import typer; from tilth.flows.schedule_cli import {0}; typer.run({0})"
-
-
-def _command(function: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-c", _PROGRAM.format(function), *arguments]
+TILTH = (sys.executable, "-m", "tilth.flows.cli")
 
 
 def _free_port() -> int:
@@ -57,7 +54,7 @@ class Served:
     def start(self) -> subprocess.Popen[str]:
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PREFECT_")}
         self.process = process = subprocess.Popen(
-            _command("up", "--config", str(self.folder / "tilth.yaml"), "--port", str(self.port)),
+            [*TILTH, "up", "--config", str(self.folder / "tilth.yaml"), "--port", str(self.port)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -89,11 +86,29 @@ class Served:
         beside.write_text(yaml.safe_dump({"schedules": schedules}))
         beside.replace(self.folder / "tilth.yaml")
 
+    def tilth(self, *arguments: str) -> Any:
+        """What a command prints as JSON."""
+        command = [*TILTH, *arguments, "--json", "--config", str(self.folder / "tilth.yaml")]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    def wait_for(self, *, at_work: bool) -> None:
+        """Waits until a run is at work, or none."""
+        deadline = time.monotonic() + PATIENCE_S
+        while any("prefect.engine" in _words(one) for one in self.below()) is not at_work:
+            assert time.monotonic() < deadline, f"no moment with a run at work: {at_work}"
+
     def below(self) -> list[psutil.Process]:
         """`up` and all processes that it has started, with what those have started."""
         assert self.process
         up = psutil.Process(self.process.pid)
         return [up, *up.children(recursive=True)]
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +171,7 @@ def _spoil(file: Path) -> None:
 def test_a_second_up_of_a_workspace_is_refused(served: Served) -> None:
     """It says which one is at work, and exits."""
     done = subprocess.run(
-        _command("up", "--config", str(served.folder / "tilth.yaml"), "--port", str(_free_port())),
+        [*TILTH, "up", "--config", str(served.folder / "tilth.yaml"), "--port", str(_free_port())],
         capture_output=True,
         text=True,
         check=False,
@@ -182,17 +197,14 @@ def test_up_follows_the_file(served: Served) -> None:
 
 
 def test_flow_run_waits_for_its_end(served: Served) -> None:
-    """A paused schedule runs when it is asked to; nothing is new, so no version is made."""
+    """A paused schedule runs when it is asked to, and `flow ls` names that run first."""
     served.schedule(quick=_quick(paused=True))
     served.until(r"quick: .*paused$")
-    done = subprocess.run(
-        _command("run_now", "quick", "--wait", "--json", "--config", str(served.folder / "tilth.yaml")),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout)["state"] == "Completed"
-    served.until(r"quick .*completed in .*nothing new")
+    served.wait_for(at_work=False)  # or the run would be skipped
+    told = served.tilth("flow", "run", "quick", "--wait")
+    assert told["state"] == "Completed"
+    first = served.tilth("flow", "ls")[0]
+    assert (first["run"], first["schedule"], first["state"]) == (told["run"], "quick", "Completed")
 
 
 def test_killing_up_leaves_nothing_behind(served: Served) -> None:
@@ -200,9 +212,7 @@ def test_killing_up_leaves_nothing_behind(served: Served) -> None:
     _drop(served.folder, 3, 30, 60)
     served.schedule(quick=_quick())
     served.until(r"quick: observed, every 5s, next")
-    deadline = time.monotonic() + PATIENCE_S
-    while not any("prefect.engine" in " ".join(one.cmdline()) for one in served.below()):
-        assert time.monotonic() < deadline, "no run has begun"
+    served.wait_for(at_work=True)
     processes = served.below()
     assert len(processes) > 3
     processes[0].kill()
