@@ -154,12 +154,13 @@ def _top(most: float) -> int:
     """The end of an axis of counts: not below `most`, and with a whole half.
 
     >>> _top(1), _top(19), _top(21), _top(999)
-    (1, 20, 40, 1000)
+    (1, 20, 30, 1000)
     """
     if most <= 1:
         return 1
     power = 10 ** math.floor(math.log10(most))
-    return next(math.ceil(step * power) for step in (1, 2, 4, 6, 8, 10) if step * power >= most)
+    steps = (2, 4, 6, 8, 10) if power == 1 else (1, 2, 3, 4, 5, 6, 8, 10)
+    return next(step * power for step in steps if step * power >= most)
 
 
 def _legend(names: Sequence[str]) -> list[Html]:

@@ -49,6 +49,7 @@ _WHAT: Final = {
     "quarantine": "One row is a row that could not go on, and why.",
 }
 _DRIFT_ROWS: Final = 25
+_LONG_CHARS: Final = 36
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 Section = tuple[str, str, Html]  # id, heading, body
 
@@ -412,8 +413,7 @@ def _figure(plot: Html, caption: str | None = None) -> Html:
 
 
 def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
-    numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(columns))]
-    kinds = ["number" if one and rows else None for one in numeric]
+    kinds = [_kind([row[at] for row in rows]) for at in range(len(columns))]
     head = tag(
         "tr",
         *(tag("th", name, scope="col", class_=kind) for name, kind in zip(columns, kinds, strict=True)),
@@ -424,6 +424,14 @@ def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) 
     ]
     table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
     return tag("div", table, class_="scroll", role="region", aria_label=caption, tabindex="0")
+
+
+def _kind(values: Sequence[Any]) -> str | None:
+    """How a column is set: numbers to the right, long texts with room to stand in few lines."""
+    if values and all(isinstance(value, int | float | None) for value in values):
+        return "number"
+    texts = [value for value in values if isinstance(value, str) and not isinstance(value, Html)]
+    return "text" if max(map(len, texts), default=0) > _LONG_CHARS else None
 
 
 def _cell(value: Any) -> str:

@@ -52,6 +52,7 @@ caption { text-align: left; font-weight: 600; padding-bottom: .5rem; }
 th, td { min-width: 5em; text-align: left; vertical-align: top; padding: .35rem 1.1rem .35rem 0;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; }
+td.text { min-width: 17rem; overflow-wrap: anywhere; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .badge { font-weight: 600; }
 .passed { color: var(--good); } .failed { color: var(--bad); } .skipped { color: var(--soft); }
