@@ -293,7 +293,6 @@ class FamilyCatalog(SqlCatalog):
             with self.changing(old) as session:
                 if self.namespace_exists(new):
                     raise in_use
-                # Tables first: a publish that waits for one finds it gone, and one that came first is seen whole.
                 own = (IcebergTables.catalog_name == self.name, IcebergTables.table_namespace == old)
                 session.execute(update(IcebergTables).where(*own).values(table_namespace=new))
                 self.take(session, old, [_ALIAS + new])
@@ -356,13 +355,19 @@ class FamilyCatalog(SqlCatalog):
                 continue
 
     def table(self, family: str, name: str, schema: pa.Schema) -> Table:
-        """The table, made without rows or versions where it is missing."""
+        """The table, made without rows or versions where it is missing, and the family with it."""
         try:
+            if family not in self.families():  # PyIceberg takes a family for there that has but a table
+                exists = {"namespace": family, "property_key": "exists", "property_value": "true"}
+                with Session(self.engine) as session:
+                    session.execute(insert(_PROPERTIES).values(catalog_name=self.name, **exists))
+                    session.commit()
             return self.load_table((family, name))
         except NoSuchTableError:
             pass
+        except IntegrityError:
+            raise CommitFailedException(f"{family} was made by another process just now") from None
         try:
-            self.create_namespace_if_not_exists(family)
             return self.create_table((family, name), schema, properties=TABLE_PROPERTIES)
         except (IntegrityError, TableAlreadyExistsError, NoSuchNamespaceError):
             raise CommitFailedException(f"{family}.{name} was made by another process just now") from None

@@ -688,12 +688,13 @@ def _sqlite(root: str, create: bool) -> str:
 
 
 def _connected(options: dict[str, str]) -> FamilyCatalog:
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
     from tilth.catalog.iceberg import FamilyCatalog
 
     try:
         return FamilyCatalog("tilth", **options)
-    except OperationalError:  # another process made the tables between our look and our attempt
+    except (OperationalError, ProgrammingError, IntegrityError):
+        # Another process made the tables between our look and our attempt; each database says so in its own way.
         time.sleep(0.1)
         return FamilyCatalog("tilth", **options)

@@ -12,7 +12,8 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from tilth.catalog import Catalog, Release
+from tilth.catalog import Catalog, Release, store
+from tilth.catalog.iceberg import FamilyCatalog
 from tilth.flows import manage_cli
 from tilth.schemas import BadInput, NotFound, TilthError
 
@@ -273,6 +274,24 @@ def test_a_renamed_family_goes_on(catalog: Catalog, publish: Publish) -> None:
         catalog.publish(Release("seen", "e", {"pairs": other}, date=DAY))
     catalog.expire("seen", [V1, V2])
     assert ids(catalog, "seen.pairs") == ["a"]
+
+
+def test_a_table_that_is_made_under_a_renaming(
+    catalog: Catalog, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family that is renamed while a publish makes a table of it: the publish begins a new family."""
+    publish("a")
+    original, moments = FamilyCatalog._write_metadata, iter([lambda: catalog.rename("observed", "seen")])
+
+    def write(*args: Any) -> None:
+        next(moments, lambda: None)()
+        original(*args)
+
+    monkeypatch.setattr(FamilyCatalog, "_write_metadata", staticmethod(write))
+    monkeypatch.setattr(store, "PATIENCE_S", 20)
+    assert publish("b", "feedback")[0].version == V2
+    assert catalog.datasets() == ["observed.feedback", "seen.pairs"]
+    assert catalog.drop("observed") == [V2]
 
 
 @pytest.fixture
