@@ -12,7 +12,7 @@ import fsspec
 from tilth.catalog.parts import plain
 from tilth.catalog.publishing.card import Card
 from tilth.catalog.publishing.hub import Report, is_shard, silent
-from tilth.catalog.publishing.record import Published
+from tilth.catalog.publishing.record import Published, put_whole
 from tilth.catalog.publishing.shards import Bundle, Config, Shard
 from tilth.schemas import ConfigError
 
@@ -65,9 +65,7 @@ class Folder:
         report(done, total)
         _remove_stale(fs, root, bundle)
         fs.pipe_file(f"{root}/README.md", self.card(bundle).readme().encode())
-        # A local file is there before it is whole: readers look for the name that it gets when it is.
-        fs.pipe_file(f"{root}/{MANIFEST}.part", json.dumps(manifest(bundle), indent=2).encode())
-        fs.mv(f"{root}/{MANIFEST}.part", f"{root}/{MANIFEST}")
+        put_whole(fs, f"{root}/{MANIFEST}", json.dumps(manifest(bundle), indent=2).encode())
 
 
 def manifest(bundle: Bundle) -> dict[str, Any]:

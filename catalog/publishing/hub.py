@@ -170,7 +170,8 @@ class _Attempt:
             try:
                 self.api.preupload_lfs_files(self.hub.repo, [one], repo_type="dataset", revision="main")
             except RuntimeError as error:
-                raise _UploadFailed(shard.path) from error
+                cause = type(error.__cause__ or error).__name__
+                raise _UploadFailed(f"{shard.path} ({cause})") from error
             done += shard.size_bytes
             yield one
         self.report(done, total)
@@ -238,7 +239,7 @@ def _problem(repo: str, error: Exception) -> _Problem:
     what = f"the Hub, for {repo}"
     if isinstance(error, _UploadFailed):
         do = "run again; what has arrived is not sent twice"
-        return _Problem(TilthError(what, found=f"an upload that broke, of {error}", do=do), final=False)
+        return _Problem(TilthError(what, found=f"an upload that broke: {error}", do=do), final=False)
     if not isinstance(error, HfHubHTTPError):
         do = "look at the network and run again; nothing is sent twice"
         return _Problem(TilthError(what, found=f"no answer ({type(error).__name__})", do=do), final=False)

@@ -6,9 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final, Self
+from pathlib import Path
+from typing import Any, Final, Self  # Any: fsspec's file systems are not typed
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from tilth.catalog.publishing.plan import Plan
 from tilth.catalog.publishing.shards import Bundle
@@ -60,11 +62,19 @@ def remember(catalog: Catalog, plan: Plan, published: Published) -> None:
     ]
     fs, folder = fsspec.core.url_to_fs(_folder(catalog, plan.versions[0]))
     path = f"{folder}/{key}.json"
-    if not fs.exists(path):
+    if not fs.exists(path):  # one file a publication: no two publishers write the same one
         fs.makedirs(folder, exist_ok=True)
-        # One file a publication: no two publishers write the same one, and none is half read.
-        fs.pipe_file(f"{path}.part", json.dumps(asdict(published), indent=2).encode())
-        fs.mv(f"{path}.part", path)
+        put_whole(fs, path, json.dumps(asdict(published), indent=2).encode())
+
+
+def put_whole(fs: Any, path: str, content: bytes) -> None:
+    """Writes a small file that is never half read: an object store shows whole ones only, a local one is renamed."""
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, content)
+        return
+    part = Path(f"{path}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def publications(catalog: Catalog, name: str) -> list[Published]:
