@@ -403,7 +403,9 @@ def _standing(files: Files, gone: Gone, wanted: Collection[str]) -> Iterator[str
 # Carrying it out
 
 
-def carry_out(catalog: Catalog, planned: Plan, receipt: str) -> dict[tuple[str, str], list[Version]]:
+def carry_out(
+    catalog: Catalog, planned: Plan, receipt: str, suites: str | None = None
+) -> dict[tuple[str, str], list[Version]]:
     """Publishes the planned releases; gives their versions by the family and label that they were made from.
 
     Nothing is published before all of them have passed their audit. The same call again completes what was cut off.
@@ -415,7 +417,7 @@ def carry_out(catalog: Catalog, planned: Plan, receipt: str) -> dict[tuple[str, 
         held = change.held
         files = staged[held.family, held.label]
         behind = [staged.get((one.family, one.label), one.files) for one in change.behind]
-        report = None if catalog.find_run(held.family, change.run_id) else audit(files, parents=behind)
+        report = None if catalog.find_run(held.family, change.run_id) else audit(files, parents=behind, suites=suites)
         if report is not None:
             report.refuse()
         releases.append(

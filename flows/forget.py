@@ -23,6 +23,7 @@ from tilth.catalog.forgotten import (
     withdrawn,
     write_whole,
 )
+from tilth.flows.check import own_suites
 from tilth.flows.locks import held, is_live, is_stream_live
 from tilth.flows.settings import Settings
 from tilth.schemas import BadInput, TilthError
@@ -100,7 +101,7 @@ def _forget(settings: Settings, catalog: Catalog, asked: Forgotten, request: Req
     if on_ledger and not planned.changes and not planned.holding and not cut_off(workspace, asked):
         return _receipt(request, planned, None, "nothing to do")
     entry = entered(workspace, asked, planned.families)
-    made = carry_out(catalog, planned, entry.receipt)
+    made = carry_out(catalog, planned, entry.receipt, own_suites(workspace))
     receipt = _receipt(request, planned, entry, "forgotten")
     receipt["versions_made"] = [
         {"from": f"{family}@{label}", "to": f"{versions[0].family}@{versions[0].version}"}

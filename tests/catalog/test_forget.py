@@ -332,8 +332,8 @@ def test_a_red_audit_publishes_nothing(
     publish("run-2", {"rationales": of("a")["rationales"]}, "derived", (f"observed.pairs@{old}",))
     real = room.audit
 
-    def red(files: Any, parents: Any) -> AuditReport:
-        report = real(files, parents=parents)
+    def red(files: Any, parents: Any, suites: Any) -> AuditReport:
+        report = real(files, parents=parents, suites=suites)
         failed = Check("rationales", "rows", "type", "1 or more", 0, "critical", success=False, why="")
         return AuditReport(report.metrics, (*report.checks, *([failed] if "pairs" not in files else [])))
 
