@@ -96,11 +96,12 @@ def test_a_run_is_a_flow_run(prefect_api: str, tmp_path: Path, monkeypatch: pyte
 def test_only_what_may_pass_is_retried(
     prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lost disk is tried again and resumes; an error of Tilth's own is not tried twice."""
+    """A lost disk or child is tried again and resumes; another error of Tilth's own is not tried twice."""
     from prefect import flow
 
     from tilth.flows.prefect_run import PrefectConductor
     from tilth.schemas import BadInput
+    from tilth.transforms.child import WorkLost
 
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     calls: list[str] = []
@@ -109,6 +110,8 @@ def test_only_what_may_pass_is_retried(
         calls.append("flaky")
         if calls.count("flaky") == 1:
             raise OSError("no space left on device")
+        if calls.count("flaky") == 2:
+            raise WorkLost("a stage was lost")
         return "done"
 
     def hopeless() -> None:
@@ -124,7 +127,7 @@ def test_only_what_may_pass_is_retried(
         return result
 
     assert conduct() == "done"
-    assert calls == ["flaky", "flaky", "hopeless"]
+    assert calls == ["flaky", "flaky", "flaky", "hopeless"]
 
 
 @pytest.mark.filterwarnings("default")
