@@ -12,6 +12,7 @@ from typing import Final
 import polars as pl
 
 _MILLION: Final = 1_000_000
+_FAR: Final = 1e6  # what is averaged counts as no more than this, so that sums stay exact
 _QUANTILES: Final = (10, 50, 90)  # per cent
 
 
@@ -148,7 +149,7 @@ class Contract:
         defects: flags that should be false; where an expression yields null, the row counts as bad.
         facts: flags that are worth counting and are no defect by themselves; null counts as false.
         numbers: measures of a row.
-        averaged: numbers of which only the mean is kept, exact to a millionth a row.
+        averaged: numbers of which only the mean is kept, exact to a millionth a row; beyond a million they are cut.
         bins: what is kept as a histogram.
         prepare: adds columns that the expressions need and cannot derive themselves.
     """
@@ -167,7 +168,7 @@ class Contract:
             *(flag.fill_null(False).alias(name) for name, flag in self.facts.items()),
             *(number.alias(name) for name, number in self.numbers.items()),
             *(
-                (mean * _MILLION).round().cast(pl.Int64).alias(f"{name}:mean")
+                (mean.clip(-_FAR, _FAR) * _MILLION).round().cast(pl.Int64).alias(f"{name}:mean")
                 for name, mean in self.averaged.items()
             ),
             *(bins.place.alias(f"{name}:bin") for name, bins in self.bins.items()),

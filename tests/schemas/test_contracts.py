@@ -184,6 +184,11 @@ GOOD: dict[str, dict[str, Any]] = {
     },
 }
 
+LONG = (
+    "Sow peas five centimetres deep and seven apart, in a bed that gets the sun of the morning, once the soil is warm. "
+    "Water them every second day until they climb, then tie them to a fence and pick them young."
+)
+RETYPED = LONG.replace("young.", "young!")
 NUL = turns(("user", "a\0b"))
 STRANGER = turns(("narrator", "meanwhile"))
 WORDLESS = turns(("assistant", None))
@@ -280,6 +285,8 @@ BAD: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("rejected_not_a_reply", {"rejected": ASKED}),
         ("chosen_equals_rejected", {"chosen": BAD_REPLY}),
         ("near_equal", {"chosen": turns(("assistant", " On the  Roof\n"))}),
+        ("alike", {"chosen": turns(("assistant", " On the  Roof\n"))}),
+        ("alike", {"chosen": turns(("assistant", LONG)), "rejected": turns(("assistant", RETYPED))}),
         ("margin_not_positive", {"margin": 0.0}),
         ("margin_not_positive", {"margin": math.nan}),
         ("margin_not_positive", {"margin": math.inf}),
