@@ -223,7 +223,7 @@ def _answers_deleted(settings: Settings) -> int:
 
 def _not_searched(settings: Settings, request: Request) -> list[str]:
     """What may hold something of it, and was not looked at."""
-    found = list(_ELSEWHERE)
+    found: list[str] = [*_ELSEWHERE]
     if settings.cache_url.get_secret_value():
         found.append("the cache of answers that the settings name")
     elif not request.purge or request.keep_answers:
