@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +105,16 @@ def test_the_labels_are_those_of_the_taxonomy() -> None:
     assert set(named) == set(taxonomy.POLARITY)
     assert all(taxonomy.POLARITY[label] == "positive" for label in POSITIVE_LABELS)
     assert set(DIALOGUE_STATES) == set(taxonomy.DIALOGUE_STATES)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_check_is_documented(table: str) -> None:
+    """docs/reference/checks.md says of each table what is wanted, how grave it is and why, and nothing else."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "checks.md").read_text(encoding="utf-8")
+    section = page.partition(f"\n## {table}\n")[2].partition("\n## ")[0]
+    suite = load_suite(table)
+    claims = [f"| `{one.metric}` | {one.wanted} | {one.severity} | {one.why} |" for one in suite.expectations]
+    rules = [
+        f"| `{one.metric}` | {one.kind} {one.allowed:g} | {one.severity} | {one.why} |" for one in suite.drift
+    ]
+    assert [line for line in section.splitlines() if line.startswith("| `")] == [*claims, *rules]
