@@ -149,16 +149,26 @@ class _Attempt:
         readme = self.hub.card(self.bundle).readme(self._readme(head) if "README.md" in there else None)
         files = list(self._sent())
         operations = [*files, *self._stale(there), self._add("README.md", readme.encode())]
-        made = self.api.create_commit(
-            repo,
-            operations,
-            commit_message=self.title,
-            repo_type="dataset",
-            revision="main",
-            parent_commit=head,
-        )
-        self._verify(made.oid)
-        return made.oid
+        made = self._create_commit(operations, head)
+        self._verify(made)
+        return made
+
+    def _create_commit(
+        self, operations: Sequence[CommitOperationAdd | CommitOperationDelete], head: str | None
+    ) -> str:
+        repo = self.hub.repo
+        try:
+            return self.api.create_commit(
+                repo,
+                operations,
+                commit_message=self.title,
+                repo_type="dataset",
+                revision="main",
+                parent_commit=head,
+            ).oid
+        except ValueError as error:  # what the client makes of the Hub's opinion of the front matter
+            do = "mend the README of the repository"
+            raise ConfigError(f"the front matter of {repo}'s README.md", found=error, do=do) from None
 
     def _sent(self) -> Iterator[CommitOperationAdd]:
         """Sends what the Hub does not have, file by file, so that an attempt goes on where the last one stopped."""

@@ -159,6 +159,9 @@ def test_the_command_publishes_and_remembers(
     [remembered] = publications(catalog, "observed.pairs")
     assert (remembered.target, remembered.tables) == (str(tmp_path / "out"), {"pairs": 1, "unpaired": 2})
     assert publications(catalog, "observed.feedback") == []
+    catalog.rename("observed", "seen")
+    assert publications(catalog, "seen.pairs") == [remembered]
+    catalog.rename("seen", "observed")
     shown = run(catalog, "observed", "--to", str(tmp_path / "out"), *allowed)
     assert "already published" in shown.stdout
     assert "to undo: remove the folder" in shown.stdout

@@ -125,6 +125,18 @@ def test_ignored_files_are_not_taken_for_published(server: LoopbackHub, made: Bu
     assert set(repo.tags) == {"observed-2026.11.21.1"}
 
 
+def test_front_matter_that_the_hub_refuses_is_named(
+    server: LoopbackHub, made: Bundle, tmp_path: Path
+) -> None:
+    """What a person has written there and the Hub does not take is said; nothing is committed."""
+    publish(server, made)
+    readme = server.content(REPO, "README.md").replace(b"---\n", b"---\ntask_ids: wrong\n", 1)
+    server.commit(REPO, "by hand", {"README.md": readme})
+    with pytest.raises(ConfigError, match="the Hub does not like it"):
+        publish(server, bundle(tmp_path, "2026.11.22.1"))
+    assert len(server.repos[REPO].published) == 2
+
+
 def test_no_rights_says_to_log_in(server: LoopbackHub, made: Bundle) -> None:
     """A wrong token is not tried again, and never stands in the error."""
     with pytest.raises(TilthError, match="hf auth login") as refused:
