@@ -135,7 +135,7 @@ class Following:
             schedule.check(self.file)
             await self._demand_free(name)
         except TilthError as error:
-            self.say(f"{name}: not served: {_line(error)}")
+            self.say(f"{name}: {'stays as it was' if name in self._served else 'not served'}: {_line(error)}")
             return
         deployment = await recipe_flow.ato_deployment(
             name,

@@ -95,6 +95,7 @@ class Served:
         """Waits until a run is at work, or none."""
         deadline = time.monotonic() + PATIENCE_S
         while any("prefect.engine" in _words(one) for one in self.below()) is not at_work:
+            time.sleep(0.1)  # psutil takes a core otherwise
             assert time.monotonic() < deadline, f"no moment with a run at work: {at_work}"
 
     def below(self) -> list[psutil.Process]:
@@ -156,8 +157,8 @@ def test_a_schedule_fires_twice_and_reads_only_the_new_file(served: Served) -> N
     )[1]
     with open_catalog(str(served.folder / "tilth-workspace"), create=False) as catalog:
         versions = {one.version: one.rows for one in catalog.versions("observed.conversations")}
-    assert list(versions.values()) in ([20, 30], [30, 20])
-    assert (versions[first], versions[second]) == (20, 30)
+    assert set(versions) == {first, second}
+    assert versions[second] == versions[first] + 10
     assert not list((served.folder / "home").glob("**/*")), "something landed in the user's home"
 
 
@@ -193,13 +194,12 @@ def test_up_follows_the_file(served: Served) -> None:
     served.until(r"tilth.yaml cannot be used, so all stays")
     served.schedule(quick={**quick, "settings": {}})
     served.until(r"nightly: removed")
-    served.until(r"quick: not served: .*nothing to read")
+    served.until(r"quick: stays as it was: .*nothing to read")
 
 
 def test_flow_run_waits_for_its_end(served: Served) -> None:
     """A paused schedule runs when it is asked to, and `flow ls` names that run first."""
-    served.schedule(quick=_quick(paused=True))
-    served.until(r"quick: .*paused$")
+    served.schedule(quick=_quick(paused=True))  # as it is served
     served.wait_for(at_work=False)  # or the run would be skipped
     told = served.tilth("flow", "run", "quick", "--wait")
     assert told["state"] == "Completed"
@@ -215,7 +215,9 @@ def test_killing_up_leaves_nothing_behind(served: Served) -> None:
     served.wait_for(at_work=True)
     processes = served.below()
     assert len(processes) > 3
-    processes[0].kill()
+    assert served.process
+    served.process.kill()
+    served.process.wait()
     assert not _gone(processes, GONE_S)
     served.schedule(quick=_quick(paused=True))
     again = served.start()
