@@ -295,7 +295,6 @@ class FamilyCatalog(SqlCatalog):
                     raise in_use
                 own = (IcebergTables.catalog_name == self.name, IcebergTables.table_namespace == old)
                 session.execute(update(IcebergTables).where(*own).values(table_namespace=new))
-                self.take(session, old, [_ALIAS + new])
                 session.execute(self._of(update(_PROPERTIES), old).values(namespace=new))
                 self.put(session, new, {_ALIAS + old: "true"})
         except IntegrityError:  # it was made this moment

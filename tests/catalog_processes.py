@@ -112,13 +112,13 @@ def check_publishes(workspace: Path, count: int, database: str | None = None) ->
 
 def check_changes(workspace: Path, count: int, database: str | None = None) -> None:
     """Publishing, tagging, dropping, restoring and collecting at once: each does what it does alone."""
-    jobs = [("publish", count), ("publish and tag", count), ("publish and tag", count)]
+    jobs = [("publish and tag", count), ("publish and tag", count)]
     jobs += [("publish and drop", count + 1), ("collect", 2 * count)]
     _together(workspace, jobs, database)
     with open_catalog(str(workspace), database=database, warehouse=str(workspace / "house")) as catalog:
         found = {v.properties["tilth.run_id"]: v for v in catalog.versions("observed.pairs")}
         dropped = {run for run in _runs(jobs, "publish and drop") if int(run.rpartition("-")[2]) % 2 == 0}
-        everything = _runs(jobs, "publish") | _runs(jobs, "publish and tag") | _runs(jobs, "publish and drop")
+        everything = _runs(jobs, "publish and tag") | _runs(jobs, "publish and drop")
         assert found.keys() == everything - dropped
         for run, version in found.items():
             for table in ("pairs", "unpaired"):

@@ -17,7 +17,7 @@ def test_eight_processes_publish_to_sqlite(tmp_path: Path) -> None:
 
 
 def test_changes_at_once_on_sqlite(tmp_path: Path) -> None:
-    """Five processes that publish, tag, drop, restore and collect."""
+    """Four processes that publish, tag, drop, restore and collect."""
     check_changes(tmp_path, 1)
 
 
