@@ -198,7 +198,9 @@ def test_a_format_that_holds_every_row_leaves_none_out() -> None:
     """Many rows of a format without any reason to leave one out are all there."""
     listed = rationales(*(rationale(n) for n in range(400)))
     known = pairs(*(pair(n) for n in range(400)))
-    made = FORMATS["rationale-sft"].of["rationales"].make("rationales", {"rationales": listed, "pairs": known})
+    made = (
+        FORMATS["rationale-sft"].of["rationales"].make("rationales", {"rationales": listed, "pairs": known})
+    )
     assert (made.rows.height, made.left_out) == (400, {})
 
 
