@@ -191,8 +191,8 @@ def assert_only_others(workspace: Path, before: Rows, users: set[str]) -> None:
 people = st.sampled_from(["ann", "ben", "cat"])
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-@given(log=st.lists(st.tuples(people, st.sampled_from(KINDS)), min_size=4, max_size=10), user=people)
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(log=st.lists(st.tuples(people, st.sampled_from(KINDS)), min_size=6, max_size=10), user=people)
 def test_nothing_of_a_forgotten_user_is_left(
     log: list[Said], user: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
