@@ -17,6 +17,7 @@ from tilth.catalog import Catalog, Release, audit
 from tilth.catalog.checks import check_version, checks_of, store_check
 from tilth.catalog.drift import drift, psi
 from tilth.catalog.judge import as_gx, judge
+from tilth.flows.check import fails
 from tilth.schemas import BadInput, ConfigError
 from tilth.schemas.expectations import DriftRule, load_suite
 
@@ -281,3 +282,14 @@ def test_results_are_kept_with_the_data(two_versions: Catalog) -> None:
     assert checks_of(two_versions, "observed.unpaired") == [reports[1], reports[0]]
     assert checks_of(two_versions, "observed.unpaired@2026.11.21.1") == [reports[0]]
     assert "roof" not in json.dumps(reports)
+
+
+@pytest.mark.parametrize(
+    ("severity", "strict", "failing"),
+    [("critical", False, True), ("warning", False, False), ("warning", True, True), ("info", True, False)],
+)
+def test_what_fails_a_check(severity: str, strict: bool, failing: bool) -> None:
+    """Critical failures do, of drift too; warnings where they are asked to; notes never, and no open check."""
+    one, opened = {"success": False, "severity": severity}, {"success": None, "severity": "critical"}
+    assert fails({"checks": [opened], "drift": [one]}, strict=strict) is failing
+    assert fails({"checks": [one, opened], "drift": []}, strict=strict) is failing
