@@ -115,7 +115,9 @@ def schedule_rows(config: str | None) -> list[dict[str, Any]]:
 
 
 def _api(file: Path) -> Api | None:
-    return api_of(load(str(file) if file.exists() else None).workspace)
+    workspace = load(str(file) if file.exists() else None).workspace
+    # As for `up`, which works in the folder of the file.
+    return api_of(workspace if "://" in workspace else str(file.parent / workspace))
 
 
 def _demanded(file: Path) -> Api:
