@@ -5,8 +5,10 @@ if __name__ != "tilth.catalog":
 
 from tilth.catalog.audit import AuditReport, Check, audit, audit_version, releases_behind
 from tilth.catalog.collect import Collected, collect
+from tilth.catalog.opening import open_catalog, place_catalog
 from tilth.catalog.query import query
-from tilth.catalog.store import Catalog, Release, Version, open_catalog
+from tilth.catalog.store import Catalog
+from tilth.catalog.versions import Release, Version
 
 __all__ = [
     "AuditReport",
@@ -19,6 +21,7 @@ __all__ = [
     "audit_version",
     "collect",
     "open_catalog",
+    "place_catalog",
     "query",
     "releases_behind",
 ]

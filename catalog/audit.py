@@ -27,7 +27,8 @@ from tilth.schemas.expectations import Suite, load_suite
 from tilth.schemas.metrics import merge
 
 if TYPE_CHECKING:
-    from tilth.catalog.store import Catalog, Version
+    from tilth.catalog.store import Catalog
+    from tilth.catalog.versions import Version
 
 Row = Mapping[str, float | int | None]
 

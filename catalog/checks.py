@@ -18,7 +18,8 @@ from tilth.schemas.expectations import OF_RUNS, Suite, load_suite
 
 if TYPE_CHECKING:
     from tilth.catalog.audit import Row
-    from tilth.catalog.store import Catalog, Version
+    from tilth.catalog.store import Catalog
+    from tilth.catalog.versions import Version
 
 
 def check_version(

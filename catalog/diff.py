@@ -18,7 +18,8 @@ from tilth.schemas import TABLES, BadInput
 from tilth.schemas.ids import messages_key
 
 if TYPE_CHECKING:
-    from tilth.catalog.store import Catalog, Version
+    from tilth.catalog.store import Catalog
+    from tilth.catalog.versions import Version
 
 KINDS: Final = ("added", "removed", "changed", "relabelled")
 DIFFERENCES: Final = {

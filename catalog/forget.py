@@ -17,7 +17,8 @@ from tilth.catalog.forgotten import Forgotten
 from tilth.catalog.names import ordinal
 from tilth.catalog.parts import scan
 from tilth.catalog.references import Gone, having, resting_on
-from tilth.catalog.store import Catalog, Release, Version
+from tilth.catalog.store import Catalog
+from tilth.catalog.versions import Release, Version
 from tilth.schemas import TABLES, NotFound, conform, fingerprint
 
 FORGOT: Final = "tilth.forgot"  # the receipt
@@ -417,7 +418,11 @@ def carry_out(
         held = change.held
         files = staged[held.family, held.label]
         behind = [staged.get((one.family, one.label), one.files) for one in change.behind]
-        report = None if catalog.find_run(held.family, change.run_id) else audit(files, parents=behind, suites=suites)
+        report = (
+            None
+            if catalog.find_run(held.family, change.run_id)
+            else audit(files, parents=behind, suites=suites)
+        )
         if report is not None:
             report.refuse()
         releases.append(
@@ -507,9 +512,9 @@ def _written(change: Change, table: str, uri: str, to: str) -> int:
     return count
 
 
-def expired(catalog: Catalog, holding: Mapping[str, Sequence[str]]) -> set[str]:
-    """Removes versions for good; gives the URIs of the data files that went."""
-    return {uri for family, labels in holding.items() for uri in catalog.expire(family, labels)}
+def expired(catalog: Catalog, holding: Mapping[str, Sequence[str]], keep: Collection[str] = ()) -> set[str]:
+    """Removes versions for good, but not the files of `keep`; gives the URIs of the data files that went."""
+    return {uri for family, labels in holding.items() for uri in catalog.expire(family, labels, keep=keep)}
 
 
 def stray_files(catalog: Catalog, families: Collection[str]) -> list[str]:

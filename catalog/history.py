@@ -13,7 +13,8 @@ from tilth.catalog.names import parse
 from tilth.schemas import NotFound
 
 if TYPE_CHECKING:
-    from tilth.catalog.store import Catalog, Version
+    from tilth.catalog.store import Catalog
+    from tilth.catalog.versions import Version
 
 TRENDED: Final[Mapping[str, tuple[str, ...]]] = {
     "pairs": ("chosen_longer_share", "near_equal_share"),

@@ -17,7 +17,8 @@ from tilth.catalog.references import REFERENCES
 from tilth.schemas import TABLES, BadInput, NotFound
 
 if TYPE_CHECKING:
-    from tilth.catalog.store import Catalog, Version
+    from tilth.catalog.store import Catalog
+    from tilth.catalog.versions import Version
 
 FAN_OUT: Final = 5
 _PREFIX: Final = r"[0-9a-f]{8,32}"

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
     from pyarrow.dataset import Dataset
 
-    from tilth.catalog.store import Catalog, Version
+    from tilth.catalog.store import Catalog
+    from tilth.catalog.versions import Version
 
 BATCH_ROWS: Final = 8_192
 _VERSIONED: Final = r'"([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*@[A-Za-z0-9._-]+)"'

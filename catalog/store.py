@@ -8,10 +8,9 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -19,7 +18,6 @@ import fsspec
 import polars as pl
 import pyarrow as pa
 
-from tilth.catalog.audit import AuditReport
 from tilth.catalog.names import (
     Name,
     check_family,
@@ -32,10 +30,13 @@ from tilth.catalog.names import (
     parse,
 )
 from tilth.catalog.parts import dataset, inspect, plain, scan
-from tilth.schemas import TABLES, BadInput, ConfigError, NotFound, TilthError
+from tilth.catalog.query import query, reader, relation
+from tilth.catalog.versions import Release, Version, today, version_of
+from tilth.schemas import TABLES, BadInput, NotFound, TilthError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from duckdb import DuckDBPyRelation
     from pyiceberg.table import Table
 
     from tilth.catalog.iceberg import FamilyCatalog, Labels, Left, Pending
@@ -43,53 +44,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATIENCE_S: Final = 120.0  # how long a change is tried against other writers
 EXPIRING: Final = "_expiring"  # no family has such a name; lists of files that are to be deleted
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """What one run hands over: parts of every table it made, and where they came from.
-
-    Args:
-        family: the recipe, e.g. `observed`.
-        run_id: the run's identity; a run is published once.
-        files: table -> URIs of its parts, in the order of rows; a table without rows has none, and a version
-        too. properties: kept with every version; keys start with `tilth.`. audit: the result of the audit;
-        critical failures refuse the release. date: the day that the version is named by.
-    """
-
-    family: str
-    run_id: str
-    files: Mapping[str, Sequence[str]]
-    properties: Mapping[str, str] = field(default_factory=dict)
-    audit: AuditReport | None = None
-    date: date = field(default_factory=_today)
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of one dataset."""
-
-    name: str  # family.table
-    version: str  # YYYY.MM.DD.N
-    rows: int
-    snapshot_id: int
-    files: tuple[str, ...]  # in the order of rows
-    created_at: datetime
-    properties: Mapping[str, str]  # keys start with `tilth.`
-
-    @property
-    def family(self) -> str:
-        """The recipe that made it."""
-        return self.name.partition(".")[0]
-
-    @property
-    def table(self) -> str:
-        """The table of `tilth.schemas.TABLES` that its rows belong to."""
-        return self.name.partition(".")[2]
 
 
 class Catalog:
@@ -240,7 +194,7 @@ class Catalog:
         return self._labelled(version.family, version.version)
 
     def _labelled(self, family: str, label: str) -> list[Version]:
-        found = [_version(table, label) for table in self._iceberg.tables(family) if label in table.refs()]
+        found = [version_of(table, label) for table in self._iceberg.tables(family) if label in table.refs()]
         return sorted(found, key=lambda version: list(TABLES).index(version.table))
 
     def families(self) -> list[str]:
@@ -268,7 +222,7 @@ class Catalog:
         table, labels = self._table(wanted)
         if table is None:
             raise not_found("dataset", wanted.dataset, self.datasets())
-        return [_version(table, label) for label in reversed(labels)]
+        return [version_of(table, label) for label in reversed(labels)]
 
     def resolve(self, name: str) -> Version:
         """The version that a name means: `family.table@version`, `family.table@tag`, or the latest without either.
@@ -282,7 +236,7 @@ class Catalog:
         if label and not is_label(label):
             label = self.tags(wanted.family).get(label, "")
         if table is not None and label in labels:
-            return _version(table, label)
+            return version_of(table, label)
         if found := self._under_new_name(wanted):
             return found
         if table is None:
@@ -294,7 +248,7 @@ class Catalog:
         for family in self._iceberg.renamed_from(wanted.family) if wanted.version else []:
             table, labels = self._table(wanted._replace(family=family))
             if table is not None and wanted.version in labels:
-                return _version(table, wanted.version)
+                return version_of(table, wanted.version)
         return None
 
     def _table(self, wanted: Name) -> tuple[Table | None, list[str]]:
@@ -433,7 +387,7 @@ class Catalog:
         run_id = f"{prefix}{1 + sum(run.startswith(prefix) for run in runs)}"
         old = {version.table: version for version in self._labelled(family, label)}
         common = next(iter(old.values())).properties
-        new = self._next_label(family, _today())
+        new = self._next_label(family, today())
         with self._iceberg.together(family, new, run_id):
             for table in self._iceberg.tables(family):
                 if not _labels(table, known.claimed):
@@ -566,6 +520,18 @@ class Catalog:
 
         return Dataset(InMemoryTable(self.arrow(name)))
 
+    def reader(self, name: str) -> pa.RecordBatchReader:
+        """The rows of a dataset as Arrow batches, in order, a few at a time; see `tilth.catalog.query.reader`."""
+        return reader(self, name)
+
+    def relation(self, name: str) -> DuckDBPyRelation:
+        """The rows of a dataset as a DuckDB relation; see `tilth.catalog.query.relation`."""
+        return relation(self, name)
+
+    def query(self, sql: str) -> pa.Table:
+        """The result of one SELECT over datasets, at any version; see `tilth.catalog.query.query`."""
+        return query(self, sql)
+
     def head(self, name: str, n: int = 10) -> pl.DataFrame:
         """The first `n` rows of a dataset."""
         return self.frame(name).head(n).collect()
@@ -617,84 +583,9 @@ def remove_file(uri: str) -> None:
         fs.rm_file(path)
 
 
-def _version(table: Table, label: str) -> Version:
-    from tilth.catalog.iceberg import data_files
-
-    snapshot = table.snapshot_by_name(label)
-    if snapshot is None or snapshot.summary is None:
-        raise NotFound(f"no version {label} of {'.'.join(table.name())}")
-    entries = data_files(table, snapshot)
-    return Version(
-        name=".".join(table.name()),
-        version=label,
-        rows=sum(entry.record_count for entry in entries),
-        snapshot_id=snapshot.snapshot_id,
-        files=tuple(entry.file_path for entry in entries),
-        created_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC),
-        properties={
-            key: value
-            for key, value in snapshot.summary.additional_properties.items()
-            if key.startswith("tilth.")
-        },
-    )
-
-
 def _pauses() -> Iterator[float]:
     started = time.monotonic()
     for attempt in itertools.count(1):
         if time.monotonic() - started > PATIENCE_S:
             return
         yield random.uniform(0.005, 0.05) * min(attempt, 8)
-
-
-def open_catalog(
-    workspace: str, *, create: bool = True, database: str | None = None, warehouse: str | None = None
-) -> Catalog:
-    """Opens the catalog of a workspace: `<workspace>/catalog/catalog.db` (SQLite) and
-    `<workspace>/catalog/warehouse`.
-
-    Args:
-        workspace: a directory; with `database` and `warehouse` given it is not looked at.
-        create: make a catalog where there is none.
-        database: an SQLAlchemy URL of another database, e.g. PostgreSQL where several hosts commit.
-        warehouse: where tables are kept, any fsspec URI.
-
-    Raises `NotFound` when there is no catalog and `create` is false, `ConfigError` for a workspace on an
-    object store without a `database`.
-    """
-    root = plain(workspace)
-    if database is None:
-        database = _sqlite(root, create)
-    home = plain(warehouse or f"{root}/catalog/warehouse")
-    options = {"uri": database, "warehouse": home}
-    if "://" in home:
-        options["py-io-impl"] = "pyiceberg.io.fsspec.FsspecFileIO"
-    return Catalog(_connected(options), home)
-
-
-def _sqlite(root: str, create: bool) -> str:
-    if "://" in root:
-        do = "give the URL of a database, or keep the workspace on a local disk"
-        raise ConfigError(
-            "the catalog's database", found=f"workspace {root}", wanted="a local directory", do=do
-        )
-    path = Path(root) / "catalog" / "catalog.db"
-    if not path.exists() and not create:
-        raise NotFound(
-            f"no catalog in {root}", do="make one with `tilth demo` or `tilth run`, or name its --workspace"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{path}?timeout=60"
-
-
-def _connected(options: dict[str, str]) -> FamilyCatalog:
-    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
-
-    from tilth.catalog.iceberg import FamilyCatalog
-
-    try:
-        return FamilyCatalog("tilth", **options)
-    except (OperationalError, ProgrammingError, IntegrityError):
-        # Another process made the tables between our look and our attempt; each database says so in its own way.
-        time.sleep(0.1)
-        return FamilyCatalog("tilth", **options)

@@ -16,7 +16,7 @@ from tilth.flows.export_cli import export
 from tilth.flows.feedback_cli import feedback_app
 from tilth.flows.forget_cli import forget
 from tilth.flows.judge_cli import judge_app
-from tilth.flows.manage_cli import collect, drop, rename, restore, rollback, tag, untag
+from tilth.flows.manage_cli import collect, drop, init, rename, restore, rollback, tag, untag
 from tilth.flows.options import (
     BaseUrls,
     Config,
@@ -336,7 +336,7 @@ def prune(
 
 for command in (check, evaluate, export, report, publish, up, doctor):
     app.command()(command)
-for command in (tag, untag, rollback, rename, drop, restore, forget, collect):
+for command in (init, tag, untag, rollback, rename, drop, restore, forget, collect):
     catalog_app.command()(command)
 
 

@@ -60,7 +60,7 @@ class Finding:
 def examine(config: str | None, workspace: str | None, *, sources: bool = False) -> list[Finding]:
     """Every finding about this environment, the settings and the workspace. Takes under three seconds, but for
     `sources`, which asks every store."""
-    findings = [_python(), *_packages(), _traps(), _gpu(), _vllm(), _token(), _timezone()]
+    findings = [_python(), *_packages(), _gpu(), _vllm(), _token(), _timezone()]
     settings, said = _settings(config, workspace)
     findings.append(said)
     if settings is None:
@@ -93,21 +93,17 @@ def _packages() -> Iterator[Finding]:
         yield Finding("packages", Status.ok, f"{len(wanted)} as pyproject.toml asks")
 
 
+_PREFECT: Final = "with a newer pair Prefect's server does not start, or answers 422 to every list"
+_TRAPS: Final = {
+    "fastapi": _PREFECT,
+    "prefect": _PREFECT,
+    "sqlalchemy": "with 2.1 Prefect's server schedules no run, and says nothing",
+}
+
+
 def _mend(name: str, wanted: str) -> str:
     do = f"pip install '{name}{wanted}', or make setup anew"
-    if name in ("fastapi", "prefect"):
-        do += "; with a newer pair Prefect's server does not start, or answers 422 to every list"
-    return do
-
-
-def _traps() -> Finding:
-    """Versions that fit what packages ask for, and still do not work together."""
-    prefect, sqlalchemy = _version("prefect") or "", _version("sqlalchemy") or ""
-    found = f"prefect {prefect} with sqlalchemy {sqlalchemy}"
-    if prefect.startswith("3.7.") and not sqlalchemy.startswith("2.0."):
-        do = "start servers with tilth up, or pip install 'sqlalchemy<2.1': `prefect server start` schedules no run"
-        return Finding("scheduling", Status.warning, found, do)
-    return Finding("scheduling", Status.ok, found)
+    return f"{do}; {_TRAPS[name]}" if name in _TRAPS else do
 
 
 def _version(name: str) -> str | None:

@@ -19,6 +19,7 @@ from tilth.catalog.forgotten import (
     cut_off,
     entered,
     entries,
+    forgotten,
     receipt_uri,
     withdrawn,
     write_whole,
@@ -28,7 +29,9 @@ from tilth.flows.locks import held, is_live, is_stream_live
 from tilth.flows.settings import Settings
 from tilth.schemas import BadInput, TilthError
 from tilth.transforms.inference.cache import if_there
+from tilth.transforms.ingest import Ingest, leave_out
 from tilth.transforms.ingest.fields import user_key
+from tilth.transforms.stage import Manifest, Stage
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _OURS: Final = ("catalog", "runs", "streams", "cache", "rates", "expectations")
@@ -175,11 +178,20 @@ def _purged(
         return {}
     workspace, families = settings.workspace.rstrip("/"), entry.families
     strays = stray_files(catalog, families)
-    folders = [*_run_folders(workspace, catalog, families), *_stream_folders(workspace, catalog, families)]
+    folders = list(_run_folders(workspace, catalog, families))
+    streams = list(_stream_folders(workspace, catalog, families))
+    gone_for_all = forgotten(workspace)
+    for stream in streams:  # what was read of files that may be gone stays, without them
+        folders += [one for one in _subfolders(f"{stream}/stages") if not one.endswith("/ingest")]
+        family = stream.rpartition("/")[2].rpartition("-")[0]
+        places = {"quarantine": catalog.staging(family, "quarantine", f"forget-{entry.receipt}")}
+        stage = Stage(Ingest(), f"{stream}/stages/ingest", places)
+        leave_out(stage, gone_for_all.users, gone_for_all.conversations)
     for folder in folders:
         fs, path = fsspec.core.url_to_fs(folder)
         fs.rm(path, recursive=True)
-    gone = expired(catalog, planned.holding) | catalog.sweep(strays)
+    needed = _read_by(streams)
+    gone = expired(catalog, planned.holding, needed) | catalog.sweep(strays, needed)
     answers = 0 if keep_answers else _answers_deleted(settings)
     return {"files_deleted": len(gone), "folders_deleted": len(folders), "answers_deleted": answers}
 
@@ -199,6 +211,21 @@ def _stream_folders(workspace: str, catalog: Catalog, families: Collection[str])
     for name in _names(f"{workspace}/streams"):
         if name.rpartition("-")[0] not in others:
             yield f"{workspace}/streams/{name}"
+
+
+def _subfolders(folder: str) -> list[str]:
+    return [f"{folder}/{name}" for name in _names(folder)]
+
+
+def _read_by(streams: Collection[str]) -> set[str]:
+    """Parts of tables that streams would publish again: rows of source files that were set aside as they were read."""
+    found: set[str] = set()
+    for stream in streams:
+        fs, folder = fsspec.core.url_to_fs(f"{stream}/stages/ingest/done")
+        for path in fs.glob(f"{folder}/*.json"):
+            made = Manifest.from_json(fs.cat_file(path))
+            found |= {shard.uri for shard in made.outputs.get("quarantine", [])}
+    return found
 
 
 def _names(folder: str, ending: str = "") -> list[str]:

@@ -13,6 +13,33 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Family = Annotated[str, typer.Argument(help="A family of datasets, as observed.")]
 
 
+def init(
+    database: Annotated[
+        str,
+        typer.Option(
+            "--database", help="An SQLAlchemy URL without a password: postgresql+psycopg://user@host/db."
+        ),
+    ],
+    warehouse: Annotated[
+        str | None,
+        typer.Option("--warehouse", help="Where tables are kept, any fsspec URI; in the workspace."),
+    ] = None,
+    workspace: Workspace = None,
+    as_json: Json = False,
+) -> None:
+    """Say once where a new workspace keeps its catalog: for several machines, or a workspace on an object store.
+
+    Without this, the catalog is an SQLite file in the workspace. A password comes from PGPASSWORD or ~/.pgpass.
+
+        tilth catalog init -w s3://bucket/tilth --database postgresql+psycopg://tilth@db/tilth
+    """
+    from tilth.catalog import place_catalog
+    from tilth.flows.manage import print_told
+
+    told = place_catalog(workspace_of(workspace), database, warehouse)
+    print_json(told) if as_json else print_told(told, f"the catalog is kept in {database}", workspace)
+
+
 def tag(
     name: Annotated[str, typer.Argument(help="A version, as observed@2026.11.21.1; without one the newest.")],
     tag: Annotated[str, typer.Argument(help="A name of your own, as golden.")],

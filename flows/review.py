@@ -296,12 +296,11 @@ def _publish(
         *files.get("quarantine", []),
         *_written(catalog, version.family, "quarantine", run_id, aside),
     ]
-    parent = {"name": version.name, "version": version.version, "snapshot_id": version.snapshot_id}
     kept_properties = {k: v for k, v in version.properties.items() if k not in _OWN}
     properties = {
         **kept_properties,
         "tilth.summary": json.dumps({"review": told}, sort_keys=True),
-        "tilth.parents": json.dumps([parent]),
+        "tilth.parents": json.dumps([f"{version.name}@{version.version}"]),
         "tilth.code_version": tilth.__version__,
     }
     return catalog.publish(Release(version.family, run_id, files, properties, audit(files)))

@@ -13,6 +13,7 @@ import fsspec
 import tilth
 from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog, releases_behind
 from tilth.catalog.forgotten import forgotten
+from tilth.flows.check import own_suites
 from tilth.flows.conductor import Conductor
 from tilth.flows.locks import held, run_lock, stream_lock
 from tilth.flows.origin import Origin, origin_of, stream_id
@@ -26,6 +27,8 @@ from tilth.transforms.inference.engines import identify
 from tilth.transforms.ingest import leave_out
 from tilth.transforms.parts import write_bytes
 from tilth.transforms.stage import Manifest, numbered, total
+
+_UNNAMED = ("user_salt", "forgotten_users", "forgotten_conversations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,13 @@ class Job:
 
     @property
     def public_config(self) -> Mapping[str, Any]:
-        """The configuration as it is recorded: the salt by its fingerprint alone."""
+        """The configuration as it is recorded: the salt, and who is to be forgotten, by fingerprints alone."""
         own = {} if self.config is None else {self.name: asdict(self.config)}
         asked = {"models": dict(self.models), "witnesses": dict(self.witnesses)} if own else {}
         if self.recipe.tables:  # how logs are read and mined was decided when its parent was made
             return {**own, **asked}
-        ingest = {**asdict(self.logs.ingest), "user_salt": fingerprint(self.logs.ingest.user_salt)}
+        named = asdict(self.logs.ingest)
+        ingest = {**named, **{name: fingerprint(named[name]) for name in _UNNAMED}}
         return {**asdict(self.logs), "ingest": ingest, **own, **asked}
 
     @property
@@ -163,7 +167,7 @@ def _audit(session: Session, observation: Observation, job: Job, catalog: Catalo
     parents = [
         files for name in job.origin.parents for files in releases_behind(catalog, catalog.resolve(name))
     ]
-    report = audit(_files(observation), parents=parents)
+    report = audit(_files(observation), parents=parents, suites=own_suites(job.workspace))
     write_bytes(report.to_json().encode(), f"{session.directory}/audit.json")
     return report
 
@@ -183,17 +187,12 @@ def _commit(
         "tilth.parents": json.dumps(job.origin.parents),
         "tilth.lineage": json.dumps(job.recipe.lineage, sort_keys=True),
         "tilth.code_version": tilth.__version__,
-        **job.origin.properties(_home(catalog, job), job.run_id),
+        **job.origin.properties(f"{catalog.warehouse}/{job.name}", job.run_id),
         **observation.properties,
     }
     versions = catalog.publish(Release(job.name, job.run_id, _files(observation), properties, report))
     write_bytes(json.dumps(summary, indent=2).encode(), f"{session.directory}/summary.json")
     return versions
-
-
-def _home(catalog: Catalog, job: Job) -> str:
-    """Where a family keeps what belongs to its versions and is no table."""
-    return catalog.staging(job.name, next(iter(job.recipe.lineage)), job.run_id).rsplit("/", 3)[0]
 
 
 def _warnings(job: Job, manifests: Sequence[Manifest]) -> list[str]:

@@ -19,7 +19,7 @@ from tilth.flows.schedules import (
     found_in,
     schedules_of,
 )
-from tilth.flows.settings import DEFAULT_FILE, _put, load  # pyright: ignore[reportPrivateUsage]
+from tilth.flows.settings import DEFAULT_FILE, load, put
 from tilth.flows.up import api_of, settings_file
 from tilth.schemas import BadInput, ConfigError, NotFound, TilthError
 
@@ -42,7 +42,7 @@ def add_schedule(
     """
     file, settings = Path(config or DEFAULT_FILE), dict(options)
     for pair in sets:
-        _put(settings, pair)
+        put(settings, pair)
     values = {"recipe": recipe, **when, **({"settings": settings} if settings else {})}
     schedule = _schedule(values)
     schedule.check(file)

@@ -46,7 +46,11 @@ from tilth.transforms.shell import Runner
 DEFAULT_FILE = "tilth.yaml"
 PARTS = ("model", "judge", "moderator")  # roles that `engine` plays unless `engines` names another
 _SECRET = ("user_salt",)  # a key of its own at the top, so that no recipe's configuration spells it out
-_NO_KEYS = (*_SECRET, "forgotten_users", "forgotten_conversations")  # the last two come from the workspace's ledger
+_NO_KEYS = (
+    *_SECRET,
+    "forgotten_users",
+    "forgotten_conversations",
+)  # the last two come from the workspace's ledger
 
 
 def _model(config: type, like: Any = None) -> type[BaseModel]:
@@ -256,7 +260,7 @@ def load(
     _FileSource.values = _read(file)
     given = {key: value for key, value in (options or {}).items() if value not in (None, [])}
     for pair in pairs:
-        _put(given, pair)
+        put(given, pair)
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -300,7 +304,8 @@ def _read(file: str | None) -> dict[str, Any]:
     return values
 
 
-def _put(into: dict[str, Any], pair: str) -> None:
+def put(into: dict[str, Any], pair: str) -> None:
+    """Puts one `key=value` where it belongs. Raises `ConfigError` for a pair without a sign, or a secret."""
     key, sign, text = pair.partition("=")
     if not sign or not key:
         raise ConfigError("--set takes key=value", found=pair, wanted="for example observed.seed=7")

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tilth.schemas import QuarantineOverflow
+from tilth.schemas import QuarantineOverflow, Reason
 from tilth.transforms.feedback import FeedbackRules
 from tilth.transforms.hygiene import SplitConfig
 from tilth.transforms.ingest import Ingest
@@ -159,7 +159,8 @@ def _buckets(paired: Sequence[Manifest], conversations: int, bucket_rows: int) -
 
 def check_share(manifests: Sequence[Manifest], allowed: float) -> None:
     """Raises `QuarantineOverflow`, naming the worst reasons, when too large a share was set aside."""
-    rows, reasons = total(manifests, "rows_in"), quarantined(manifests)
+    rows = total(manifests, "rows_in")
+    reasons = {name: count for name, count in quarantined(manifests).items() if name != Reason.FORGOTTEN}
     share = sum(reasons.values()) / rows if rows else 0.0
     if share > allowed:
         worst = ", ".join(f"{reason}: {count}" for reason, count in list(reasons.items())[:3])

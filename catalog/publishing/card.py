@@ -17,7 +17,7 @@ from typing import Any, Final  # Any: YAML and JSON values
 from tilth.catalog.parts import scan
 from tilth.catalog.publishing.plan import read_json
 from tilth.catalog.publishing.shards import Bundle, Config
-from tilth.catalog.store import Version
+from tilth.catalog.versions import Version
 from tilth.schemas import TABLES, ConfigError
 from tilth.schemas.labels import DSAT, SAT
 from tilth.schemas.licences import LICENCES, UNDECLARED, Licence, Reach, combine, licence

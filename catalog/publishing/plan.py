@@ -12,7 +12,8 @@ import fsspec
 
 from tilth.catalog.audit import AuditReport, Check, audit_version
 from tilth.catalog.names import check_family, not_found, ordinal
-from tilth.catalog.store import Catalog, Version
+from tilth.catalog.store import Catalog
+from tilth.catalog.versions import Version
 from tilth.schemas import TABLES, BadInput, ChecksFailed, ConfigError, TilthError
 from tilth.schemas.licences import UNDECLARED, Combined, Licence, Reach, combine, licence
 

@@ -14,7 +14,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tilth.catalog.publishing.plan import Plan
 from tilth.catalog.publishing.shards import Bundle
-from tilth.catalog.store import Catalog, Version
+from tilth.catalog.store import Catalog
+from tilth.catalog.versions import Version
 
 _PUBLICATIONS: Final = "_publications"  # no family has such a name
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tilth.catalog.parts import scan
 from tilth.catalog.publishing.plan import Plan
-from tilth.catalog.store import Version
+from tilth.catalog.versions import Version
 from tilth.schemas import TABLES, BadInput, ChecksFailed, TilthError
 
 SHARD_BYTES: Final = 420 << 20  # of a file, before its last row group: the Hub's own uploader stops at 500 MB

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 import tilth.catalog
 from tilth.catalog import Catalog, Release
 from tilth.catalog.names import Name, next_label, ordinal, parse
-from tilth.catalog.query import query, reader, relation
 
 HEAVY = (
     "pyiceberg",
@@ -77,8 +76,6 @@ def test_the_examples_of_the_python_page_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every example of the reference runs, one after another, in a workspace with two versions and a tag."""
-    for method in (query, reader, relation):
-        monkeypatch.setattr(Catalog, method.__name__, method, raising=False)
     for run in ("r1", "r2"):
         catalog.publish(Release("observed", run, stage(run), date=date(2026, 11, 21)))
     catalog.tag("observed", "2026.11.21.1", "golden")

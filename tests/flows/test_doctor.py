@@ -45,24 +45,14 @@ def test_a_new_folder_is_in_order() -> None:
 def test_versions_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package outside of the pins fails by name; with fastapi comes what that breaks."""
     honest = metadata.version
-    changed = {"fastapi": "0.160.0", "polars": "1.9.0"}
+    changed = {"fastapi": "0.160.0", "polars": "1.9.0", "sqlalchemy": "2.1.9"}
     monkeypatch.setattr(metadata, "version", lambda name: changed.get(name) or honest(name))
     wrong = {one.check: one for one in examine(None, None) if one.status is Status.failed}
-    assert set(wrong) == {"package fastapi", "package polars"}
+    assert set(wrong) == {"package fastapi", "package polars", "package sqlalchemy"}
+    assert "schedules no run" in wrong["package sqlalchemy"].do
     assert "0.160.0" in wrong["package fastapi"].found
     assert "server does not start" in wrong["package fastapi"].do
     assert "polars<3,>=2.1" in wrong["package polars"].do
-
-
-@pytest.mark.parametrize(("sqlalchemy", "status"), [("2.0.43", Status.ok), ("2.1.9", Status.warning)])
-def test_the_scheduler_that_schedules_nothing(
-    sqlalchemy: str, status: Status, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Prefect 3.7 beside SQLAlchemy 2.1 is warned of."""
-    honest = metadata.version
-    versions = {"sqlalchemy": sqlalchemy, "prefect": "3.7.7"}
-    monkeypatch.setattr(metadata, "version", lambda name: versions.get(name) or honest(name))
-    assert _found("scheduling").status is status
 
 
 def test_a_token_is_found_and_never_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

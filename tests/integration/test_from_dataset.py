@@ -193,15 +193,17 @@ def test_the_command_line_ends_with_the_code_of_the_error(
 SOURCES: Final = {"rubrics": "rubrics", "rationales": "rationales", "pairs": "judge_training"}
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [(name, table) for name, form in FORMATS.items() for table in form.of if table in SOURCES],
+)
 def test_an_export_loads_where_trainers_load_it(
-    name: str, released: Released, server: Loopback, tmp_path: Path
+    name: str, table: str, released: Released, server: Loopback, tmp_path: Path
 ) -> None:
     """Every format, of a release made from another one, is a parquet file that `datasets` reads back whole."""
     datasets = pytest.importorskip("datasets")
-    form = FORMATS[name]
-    made = released.standard(SOURCES[form.table], server).made
-    version = made.version(form.table)
+    made = released.standard(SOURCES[table], server).made
+    version = made.version(table)
     output = str(tmp_path / "rows.parquet")
     told = export(str(released.workspace), f"{version.name}@{version.version}", name, output, None)
     rows = datasets.load_dataset(
@@ -209,7 +211,8 @@ def test_an_export_loads_where_trainers_load_it(
     )
     assert rows.num_rows == told["rows"] > 0
     assert rows.column_names == told["columns"]
-    assert all(turns[-1]["role"] == "user" for turns in rows["prompt"])
+    chats = {"prompt", "messages", "context"} & set(rows.column_names)
+    assert all(turns[-1]["role"] == "user" for chat in chats for turns in rows[chat])
     if "split" in rows.column_names:
         assert set(rows["split"]) == {"train", "validation", "test"}
         part = export(str(released.workspace), f"{version.name}@{version.version}", name, output, "test")
