@@ -13,8 +13,9 @@ from polars.testing import assert_frame_equal
 
 from integration.sample_world import LOGS, run_on
 from tilth.catalog import Catalog, open_catalog
-from tilth.catalog.forgotten import Forgotten, entered
+from tilth.flows.forget import Request, forget
 from tilth.flows.result import RunResult
+from tilth.flows.settings import load
 from tilth.schemas import NotFound
 from tilth.transforms.ingest import Ingest
 from tilth.transforms.stage import Output, Task
@@ -165,14 +166,17 @@ def test_two_runs_at_once_make_one_version(tmp_path: Path, inbox: Path) -> None:
 
 
 def test_the_forgotten_stay_out_though_their_file_is_gone(tmp_path: Path, inbox: Path) -> None:
-    """After `forget`, the next run of a stream leaves out what it has read before, and loses nobody else."""
+    """After a purge, the next run of a stream leaves out what it has read before, and loses nobody else."""
     increment(tmp_path, inbox)
     work = str(tmp_path / "work")
     with open_catalog(work) as catalog:
         before = frame(catalog, "conversations")
-        wanted = before.row(0, named=True)
-        entered(work, Forgotten((), (wanted["id"],)), ())
+    wanted = before.row(0, named=True)
+    words = wanted["messages"][0]["content"]
     (inbox / "2026-01-02.jsonl").unlink()
+    forget(load(options={"workspace": work}), Request(conversation=wanted["id"], purge=True))
+    for part in (tmp_path / "work").rglob("*.parquet"):
+        assert words not in str(pl.read_parquet(part).to_dicts()), part.name
     late(inbox)
     after = increment(tmp_path, inbox)
     assert after.rows_in == len((LOGS / "support.openai.jsonl").read_bytes().splitlines())
@@ -181,6 +185,5 @@ def test_the_forgotten_stay_out_though_their_file_is_gone(tmp_path: Path, inbox:
     assert set(before.get_column("id")) - set(now.get_column("id")) == {wanted["id"]}
     assert aside.filter(pl.col("reason") == "forgotten").height == 1
     assert aside.filter(pl.col("stage") == "ingest").get_column("payload").null_count() > 0
-    words = wanted["messages"][0]["content"]
-    for part in (tmp_path / "work" / "streams").rglob("*.parquet"):
+    for part in (tmp_path / "work").rglob("*.parquet"):
         assert words not in str(pl.read_parquet(part).to_dicts()), part.name
