@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from integration.quickly import quickly
 from tilth.catalog import audit, open_catalog, releases_behind
 from tilth.flows import forget as room
 from tilth.flows.conductor import Conductor
@@ -27,12 +26,9 @@ from tilth.flows.locks import held, run_lock
 from tilth.flows.run import run
 from tilth.flows.settings import load
 from tilth.schemas import BadInput, TilthError
-from tilth.schemas.expectations import Expectation
 from tilth.transforms.inference.cache import CompletionCache
 from tilth.transforms.inference.requests import Completion
 from tilth.transforms.ingest.fields import user_key
-from tilth.transforms.shell import Runner
-from tilth.transforms.stage import Stage, Task, run_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -41,32 +37,9 @@ Said = tuple[str, str]  # who, and one of KINDS
 Rows = dict[tuple[str, str, str], list[dict[str, Any]]]  # family, label, table -> rows
 
 
-@contextlib.contextmanager
-def here(self: Runner, *_: object, **__: object) -> Generator[Any]:
-    """Runs the tasks of a stage one after the other, without Beam."""
-
-    def execute(stage: Stage, tasks: Sequence[Task]) -> None:
-        run_tasks(tasks, stage)
-
-    yield execute
-
-
-def judged(claims: Sequence[tuple[Expectation, float | int | None]]) -> list[bool | None]:
-    """What Great Expectations says of bounds, a hundred times faster."""
-    low, high = float("-inf"), float("inf")
-    return [
-        None
-        if seen is None
-        else claim.kwargs.get("min_value", low) <= seen <= claim.kwargs.get("max_value", high)  # pyright: ignore[reportOperatorIssue]
-        for claim, seen in claims
-    ]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _without_beam_or_gx() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Runner, "session", here)
-        patch.setattr(sys.modules["tilth.catalog.audit"], "judge", judged)
+    with quickly():
         yield
 
 

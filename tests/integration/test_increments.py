@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from integration.quickly import quickly
 from integration.sample_world import LOGS, run_on
 from tilth.catalog import Catalog, open_catalog
 from tilth.flows.forget import Request, forget
@@ -21,6 +23,12 @@ from tilth.transforms.ingest import Ingest
 from tilth.transforms.stage import Output, Task
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _without_beam_or_gx() -> Iterator[None]:
+    with quickly():
+        yield
 
 
 @pytest.fixture
