@@ -58,10 +58,7 @@ def check_version(
 
 def _other(catalog: Catalog, version: Version, against: str | None) -> Version | None:
     if against is None:
-        known = catalog.versions(version.name)  # newest first
-        labels = [one.version for one in known]
-        older = known[labels.index(version.version) + 1 :] if version.version in labels else []
-        return older[0] if older else None
+        return next(iter(catalog.earlier(version)), None)
     other = catalog.resolve(against)
     if other.table != version.table:
         raise BadInput("--against", found=f"{other.name}", wanted=f"a version of a table {version.table}")
@@ -77,7 +74,7 @@ def _drift(
 
 def metrics_of(catalog: Catalog, version: Version, suite: Suite, suites: str | None = None) -> Row:
     """The metrics of a version that the drift rules of `suite` need: from its stored audit, or else measured anew."""
-    stored = _stored(version)
+    stored = version.metrics()
     lacking = [rule.metric for rule in suite.drift if not _has(stored, rule.metric)]
     if not lacking:
         return stored
@@ -90,17 +87,6 @@ def metrics_of(catalog: Catalog, version: Version, suite: Suite, suites: str | N
 
 def _has(row: Row, metric: str) -> bool:
     return metric in row or metric in OF_RUNS or any(name.startswith(f"{metric}=") for name in row)
-
-
-def _stored(version: Version) -> Row:
-    uri = version.properties.get("tilth.audit_uri")
-    if uri is None:
-        return {}
-    fs, path = fsspec.core.url_to_fs(uri)
-    try:
-        return json.loads(fs.cat_file(path))["metrics"].get(version.table, {})
-    except FileNotFoundError:
-        return {}
 
 
 def _of_run(version: Version) -> dict[str, float]:

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final  # Any: JSON values
 
-import fsspec
-
+from tilth.catalog.checks import checks_of
 from tilth.catalog.names import parse
 from tilth.schemas import NotFound
 
@@ -41,7 +40,7 @@ def history(catalog: Catalog, name: str, metrics: Sequence[str] = ()) -> list[di
     if wanted.version is not None:
         first = catalog.resolve(name).version
         versions = versions[[one.version for one in versions].index(first) :]
-    audited = [_audited(version) for version in versions]
+    audited = [version.metrics() for version in versions]
     _refuse_unknown(metrics, audited, wanted.table)
     followed = metrics or TRENDED.get(wanted.table, ())
     tags = catalog.tags(wanted.family)
@@ -62,21 +61,6 @@ def history(catalog: Catalog, name: str, metrics: Sequence[str] = ()) -> list[di
     ]
 
 
-def _audited(version: Version) -> Mapping[str, Any]:
-    """The metrics that the stored audit has of a version's table; none where it is gone."""
-    uri = version.properties.get("tilth.audit_uri")
-    report = _read(uri) if uri else None
-    return report["metrics"].get(version.table, {}) if report else {}
-
-
-def _read(uri: str) -> dict[str, Any] | None:
-    fs, path = fsspec.core.url_to_fs(uri)
-    try:
-        return json.loads(fs.cat_file(path))
-    except FileNotFoundError:
-        return None
-
-
 def _refuse_unknown(metrics: Sequence[str], audited: Sequence[Mapping[str, Any]], table: str) -> None:
     known = sorted({metric for measured in audited for metric in measured})
     for metric in metrics:
@@ -95,15 +79,9 @@ def _summary(version: Version) -> dict[str, Any] | None:
 
 def _checked(catalog: Catalog, version: Version) -> dict[str, Any] | None:
     """How often a version was checked since its commit, and the last verdict."""
-    home = catalog.staging(version.family, version.table, "any").rpartition(f"/{version.table}/data/")[0]
-    fs, path = fsspec.core.url_to_fs(f"{home}/checks/{version.table}@{version.version}")
-    stored = sorted(fs.glob(f"{path}/*.json"))
-    last = _read(fs.unstrip_protocol(stored[-1])) if stored else None
-    if last is None:
+    reports = checks_of(catalog, f"{version.name}@{version.version}")
+    if not reports:
         return None
-    return {
-        "times": len(stored),
-        "checked_at": last.get("checked_at"),
-        "against": last.get("against"),
-        "failed_critical": len(last.get("failed_critical", [])),
-    }
+    last = reports[0]
+    told = {name: last.get(name) for name in ("checked_at", "against")}
+    return {"times": len(reports), **told, "failed_critical": len(last["failed_critical"])}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any  # Any: JSON values
 
 import fsspec
 import polars as pl
@@ -23,6 +24,17 @@ def plain(uri: str) -> str:
     """The absolute path of a local file; another URI as it is."""
     fs, path = fsspec.core.url_to_fs(uri)
     return str(Path(path).absolute()) if isinstance(fs, LocalFileSystem) else uri.rstrip("/")
+
+
+def read_json(uri: str | None) -> Any:
+    """What a JSON file of the warehouse holds; null where there is none."""
+    if not uri:
+        return None
+    fs, path = fsspec.core.url_to_fs(uri)
+    try:
+        return json.loads(fs.cat_file(path))
+    except FileNotFoundError:
+        return None
 
 
 def scan(table: str, uris: Sequence[str]) -> pl.LazyFrame:

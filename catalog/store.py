@@ -224,6 +224,11 @@ class Catalog:
             raise not_found("dataset", wanted.dataset, self.datasets())
         return [version_of(table, label) for label in reversed(labels)]
 
+    def earlier(self, version: Version) -> list[Version]:
+        """The versions of the same dataset that were made before this one, newest first."""
+        known = self.versions(version.name)
+        return [one for one in known if ordinal(one.version) < ordinal(version.version)]
+
     def resolve(self, name: str) -> Version:
         """The version that a name means: `family.table@version`, `family.table@tag`, or the latest without either.
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from tilth.catalog.audit import AuditReport
+from tilth.catalog.parts import read_json
 from tilth.schemas import NotFound
 
 if TYPE_CHECKING:
@@ -60,6 +61,16 @@ class Version:
     def table(self) -> str:
         """The table of `tilth.schemas.TABLES` that its rows belong to."""
         return self.name.partition(".")[2]
+
+    def stored_audit(self) -> AuditReport | None:
+        """What its audit found before it was committed; null where none is kept."""
+        stored = read_json(self.properties.get("tilth.audit_uri"))
+        return None if stored is None else AuditReport.from_dict(stored)
+
+    def metrics(self) -> Mapping[str, float | int | None]:
+        """The metrics of its rows, as that audit has them; none where none is kept."""
+        report = self.stored_audit()
+        return report.metrics.get(self.table, {}) if report else {}
 
 
 def version_of(table: Table, label: str) -> Version:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final  # Any: JSON values
 
-import fsspec
 import polars as pl
 
 from tilth.catalog import Catalog, Version
@@ -242,29 +241,16 @@ def _judges(workspace: str, behind: Sequence[Version]) -> list[dict[str, Any]]:
     return []
 
 
-def _audit(version: Version) -> Mapping[str, Any]:
-    """The stored audit of a version; empty where there is none any more."""
-    uri = version.properties.get("tilth.audit_uri")
-    if uri is None:
-        return {}
-    fs, path = fsspec.core.url_to_fs(uri)
-    return json.loads(fs.cat_file(path)) if fs.exists(path) else {}
-
-
 def _checks(version: Version) -> list[Mapping[str, Any]]:
-    order = {False: 0, None: 1, True: 2}
-    own = [check for check in _audit(version).get("checks", ()) if check["table"] == version.table]
-    severities = ("critical", "warning", "info")
-    return sorted(own, key=lambda check: (order[check["success"]], severities.index(check["severity"])))
+    """What the stored audit says of a version's table, failures first; nothing where none is kept."""
+    report = version.stored_audit()
+    return [check for check in (report.rows() if report else ()) if check["table"] == version.table]
 
 
 def _drift(catalog: Catalog, version: Version) -> tuple[str | None, list[dict[str, Any]]]:
     """Shares and means that differ from those of the version before, furthest first."""
-    versions = catalog.versions(version.name)
-    labels = [one.version for one in versions]
-    older = versions[labels.index(version.version) + 1 :] if version.version in labels else []
-    now = _audit(version).get("metrics", {}).get(version.table, {})
-    then = _audit(older[0]).get("metrics", {}).get(version.table, {}) if older else {}
+    older = catalog.earlier(version)
+    now, then = version.metrics(), older[0].metrics() if older else {}
     told = [
         {"metric": metric, "before": then[metric], "now": value}
         for metric, value in now.items()

@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Final  # Any: YAML and JSON values
 
-from tilth.catalog.parts import scan
-from tilth.catalog.publishing.plan import read_json
+from tilth.catalog.parts import read_json, scan
 from tilth.catalog.publishing.shards import Bundle, Config
 from tilth.catalog.versions import Version
 from tilth.schemas import TABLES, ConfigError

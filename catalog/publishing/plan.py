@@ -6,9 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final  # Any: JSON values
-
-import fsspec
+from typing import Final  # Any: JSON values
 
 from tilth.catalog.audit import AuditReport, Check, audit_version
 from tilth.catalog.names import check_family, not_found, ordinal
@@ -103,7 +101,7 @@ def plan(catalog: Catalog, name: str, choice: Choice) -> Plan:
         checks={version.table: _checks(catalog, version, reports) for version in versions},
         licences=licences,
         terms=combine(licences),
-        earlier={version.table: _earlier(catalog, version) for version in versions},
+        earlier={version.table: tuple(catalog.earlier(version)[:5]) for version in versions},
         conversations=tuple(
             uri
             for version in catalog.release(versions[0])
@@ -157,28 +155,12 @@ def _newest(catalog: Catalog, family: str, wanted: str) -> Version:
     return catalog.resolve(f"{own[-1]}@{wanted}")
 
 
-def _earlier(catalog: Catalog, version: Version) -> tuple[Version, ...]:
-    known = catalog.versions(version.name)
-    return tuple(one for one in known if one.created_at < version.created_at)[:5]
-
-
 def _checks(catalog: Catalog, version: Version, reports: dict[str, AuditReport]) -> tuple[Check, ...]:
     uri = version.properties.get("tilth.audit_uri", "")
-    if uri not in reports and (stored := read_json(uri)):
-        reports[uri] = AuditReport.from_dict(stored)
+    if uri not in reports and (stored := version.stored_audit()):
+        reports[uri] = stored
     report = reports.get(uri) or audit_version(catalog, f"{version.name}@{version.version}")
     return tuple(check for check in report.checks if check.table == version.table)
-
-
-def read_json(uri: str) -> Any:
-    """What a JSON file of the warehouse holds; null where there is none."""
-    if not uri:
-        return None
-    fs, path = fsspec.core.url_to_fs(uri)
-    try:
-        return json.loads(fs.cat_file(path))
-    except FileNotFoundError:
-        return None
 
 
 def _licences(versions: Sequence[Version], choice: Choice) -> dict[str, int]:
