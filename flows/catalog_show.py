@@ -210,7 +210,7 @@ def print_log(name: str, entries: Sequence[Row]) -> None:
             "created_at": entry["created_at"][:16].replace("T", " "),
             "rows": entry["rows"],
             "change": "" if entry["change"] is None else f"{entry['change']:+,}",
-            "run": (entry["run_id"] or "")[:12],
+            "run": (entry["run_id"] or "")[:8],
             **({"tags": ", ".join(entry["tags"])} if tagged else {}),
             "checks": _checks(entry["checks"]),
             **({"checked again": _checked(entry["checked"])} if checked else {}),

@@ -73,7 +73,7 @@ def _foretold(bundle: Bundle, target: Target) -> dict[str, Any]:
             "rows": config.rows,
             "size_bytes": config.size_bytes,
             "left_out": config.left_out,
-            "personal": {kind: rows for kind, rows in config.personal.items() if rows},
+            "personal": {kind: rows for kind, rows in config.personal.items() if rows} or None,
         }
         for config in bundle.configs
     ]

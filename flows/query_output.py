@@ -144,16 +144,16 @@ def _json(rows: Iterator[pa.RecordBatch], _schema: pa.Schema, file: IO[bytes]) -
 
 
 def _csv(rows: Iterator[pa.RecordBatch], schema: pa.Schema, file: IO[bytes]) -> int:
-    """With nested columns as JSON."""
-    import pyarrow.csv as pc
+    """With nested columns as JSON; quotes where a value needs them, so that one value can be taken by a shell."""
+    import polars as pl
 
     flat = pa.schema([pa.field(field.name, _csv_type(field.type)) for field in schema])
+    pl.DataFrame(flat.empty_table()).write_csv(file)
     count = 0
-    with pc.CSVWriter(file, flat) as writer:
-        for batch in rows:
-            columns = [_cells(column, field.type) for column, field in zip(batch.columns, flat, strict=True)]
-            writer.write_batch(pa.record_batch(columns, schema=flat))
-            count += batch.num_rows
+    for batch in rows:
+        columns = [_cells(column, field.type) for column, field in zip(batch.columns, flat, strict=True)]
+        pl.DataFrame(pa.table(columns, schema=flat)).write_csv(file, include_header=False)
+        count += batch.num_rows
     return count
 
 

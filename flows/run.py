@@ -211,7 +211,7 @@ def _warnings(job: Job, manifests: Sequence[Manifest]) -> list[str]:
 
 def _summary(job: Job, observation: Observation) -> dict[str, Any]:
     manifests = [manifest for stage in observation.manifests.values() for manifest in stage]
-    sources = [asdict(count) for count in _per_source(manifests)]
+    sources = [asdict(count) for count in _per_source(manifests, job.origin)]
     return {
         "rows_in": sum(source["rows_in"] for source in sources),
         "rows_quarantined": sum(source["rows_quarantined"] for source in sources),
@@ -239,12 +239,21 @@ _NOTED = (
 )
 
 
-def _per_source(manifests: Sequence[Manifest]) -> list[SourceCount]:
+def _per_source(manifests: Sequence[Manifest], origin: Origin) -> list[SourceCount]:
+    """Counts by source as the user named it; what was set aside is counted by file."""
     names = dict.fromkeys(
         name.removeprefix("rows_in@") for m in manifests for name in m.counts if "rows_in@" in name
     )
+    files: dict[str, set[str]] = {name: {name} for name in names}
+    for read in origin.known_by if origin.counts is not None else ():
+        files.setdefault(read["source"], {read["source"]}).update(file["uri"] for file in read["files"])
     rows = [
-        (name, total(manifests, f"rows_in@{name}"), total(manifests, f"set_aside@{name}")) for name in names
+        (
+            name,
+            total(manifests, f"rows_in@{name}"),
+            sum(total(manifests, f"set_aside@{uri}") for uri in files[name]),
+        )
+        for name in names
     ]
     return [SourceCount(name, came, came - set_aside, set_aside) for name, came, set_aside in rows]
 

@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 _CELL_CHARS = 100
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _TURNS_SHOWN = 4
+_UNBROKEN = ("dataset", "version", "created_at", "run")  # columns whose values are read, or copied, as one
 _USED = {
     "calls": "calls",
     "hits": "answered by the cache",
@@ -50,7 +51,8 @@ def print_rows(rows: Sequence[Row], nothing: str, title: str | None = None, hide
     for name, value in rows[0].items():
         if name not in hide:
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            table.add_column(name, justify="right" if number else "left", overflow="fold")
+            whole = name in _UNBROKEN
+            table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(_cell(value) for name, value in row.items() if name not in hide))
     _console().print(table)

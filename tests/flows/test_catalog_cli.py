@@ -196,7 +196,7 @@ def test_a_failed_query_leaves_the_old_file(ask: Any, tmp_path: Path) -> None:
     ask("query", "select 1 as one", "-o", str(target))
     with pytest.raises(TilthError):
         ask("query", "select cast(if(i = 99999, 'x', '1') as int) from range(100000) t(i)", "-o", str(target))
-    assert target.read_text() == '"one"\n1\n'
+    assert target.read_text() == "one\n1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
     for words in (["-o", "rows.xlsx"], ["--format", "parquet"], ["--format", "table", "-o", "x.csv"]):
         with pytest.raises(ConfigError):

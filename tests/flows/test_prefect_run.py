@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,16 +25,6 @@ STAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def prefect_api() -> Iterator[str]:
-    os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=90):
-        yield str(PREFECT_API_URL.value())
-
-
 @pytest.mark.filterwarnings(
     "default"
 )  # the server is a third party: its deprecations are not ours to fail on
@@ -51,42 +39,45 @@ def test_a_run_is_a_flow_run(prefect_api: str, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     options = {"sources": [str(LOGS / "support.openai.jsonl")], "workspace": str(tmp_path)}
+    client = get_client(sync_client=True)
+    before = {run.id for run in client.read_flow_runs()}
     result = launch("observed", None, options, (), quiet=True)
     assert result["status"] == "committed"
-    client = get_client(sync_client=True)
-    assert [(run.state_name, run.name) for run in client.read_flow_runs()] == [
-        ("Completed", "tilth observed")
-    ]
-    assert {task.name.partition("-")[0] for task in client.read_task_runs()} == STAGES
-    assert {task.state_name for task in client.read_task_runs()} == {"Completed"}
-    keys = {artifact.key for artifact in client.read_artifacts()}
+    (own,) = [run for run in client.read_flow_runs() if run.id not in before]
+    assert (own.state_name, own.name) == ("Completed", "tilth observed")
+    tasks = [task for task in client.read_task_runs() if task.flow_run_id == own.id]
+    assert {task.name.partition("-")[0] for task in tasks} == STAGES
+    assert {task.state_name for task in tasks} == {"Completed"}
+    artifacts = [artifact for artifact in client.read_artifacts() if artifact.flow_run_id == own.id]
+    keys = {artifact.key for artifact in artifacts}
     assert {
         "tilth-checks",
         "tilth-run",
         "tilth-rows",
         *(f"tilth-{stage.replace('_', '-')}" for stage in STAGES),
     } <= keys
-    (checks,) = [artifact for artifact in client.read_artifacts() if artifact.key == "tilth-checks"]
+    (checks,) = [artifact for artifact in artifacts if artifact.key == "tilth-checks"]
     assert "chosen_equals_rejected" in str(checks.data)
     assert {row["verdict"] for row in json.loads(str(checks.data))} <= {
         "passed",
         "failed",
         "nothing to observe",
     }
-    (rows,) = [artifact for artifact in client.read_artifacts() if artifact.key == "tilth-rows"]
+    (rows,) = [artifact for artifact in artifacts if artifact.key == "tilth-rows"]
     source, *tables = json.loads(str(rows.data))
     assert source["in"] == source["out"] + source["set aside"] == result["rows_in"] > 0
     assert {row["name"]: row["out"] for row in tables} == {
         f"{made['name']}@{made['version']}": made["rows"] for made in result["datasets"]
     }
     version = result["datasets"][0]["version"]
-    (made,) = [str(artifact.data) for artifact in client.read_artifacts() if artifact.key == "tilth-run"]
+    (made,) = [str(artifact.data) for artifact in artifacts if artifact.key == "tilth-run"]
     assert f"tilth catalog show observed.pairs@{version} --workspace {tmp_path}" in made
     assert launch("observed", None, options, (), quiet=True)["status"] == "unchanged"
     with pytest.raises(NotFound):
         launch("observed", None, {**options, "sources": [str(tmp_path / "none.jsonl")]}, (), quiet=True)
-    told = {run.state_name: str(run.state and run.state.message) for run in client.read_flow_runs()}
-    messages = [str(run.state and run.state.message) for run in client.read_flow_runs()]
+    runs = [run for run in client.read_flow_runs() if run.id not in before]
+    told = {run.state_name: str(run.state and run.state.message) for run in runs}
+    messages = [str(run.state and run.state.message) for run in runs]
     assert sum(f"{version}: " in said and "rows in" in said for said in messages) == 1
     assert sum("nothing new" in said and version in said for said in messages) == 1
     assert "none.jsonl" in told["Failed"]

@@ -302,7 +302,7 @@ def test_the_next_version_is_without_pairs_that_people_turned_down(workspace: st
         for name in ("wildfeedback.judgments", "wildfeedback.responses", "wildfeedback.conversations"):
             assert catalog.resolve(name).files == before[name].files
         parents = json.loads(catalog.resolve("wildfeedback.pairs").properties["tilth.parents"])
-        assert parents[0]["snapshot_id"] == before["wildfeedback.pairs"].snapshot_id
+        assert parents == [f"wildfeedback.pairs@{before['wildfeedback.pairs'].version}"]
 
 
 @pytest.mark.slow

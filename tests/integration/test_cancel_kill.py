@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -39,16 +39,6 @@ from prefect.flows import EntrypointType
 from tilth.flows.prefect_run import recipe_flow
 serve(recipe_flow.to_deployment("nightly", entrypoint_type=EntrypointType.MODULE_PATH), pause_on_shutdown=False)
 """
-
-
-@pytest.fixture(scope="module")
-def prefect_api() -> Iterator[str]:
-    os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=90):
-        yield str(PREFECT_API_URL.value())
 
 
 def _until(look: Callable[[], T | None], within_s: float = PATIENCE_S) -> T:

@@ -1,0 +1,28 @@
+"""What all tests share: one Prefect server, and how tests are dealt out to workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[str]:
+    """The URL of a real Prefect server with an empty database, one a session: it takes 20 s to start."""
+    os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=90):
+        yield str(PREFECT_API_URL.value())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file that share what is made once a file stay on one worker, or every worker would make it."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("xdist_group") is None:
+            made = (found[-1] for found in item._fixtureinfo.name2fixturedefs.values())  # pyright: ignore[reportPrivateUsage]
+            if any(one.scope == "module" for one in made):
+                item.add_marker(pytest.mark.xdist_group(item.path.name))
