@@ -58,8 +58,9 @@ types: $(STAMP) ## basedpyright
 docs: $(STAMP) ## run what the README and the docs show
 	$(BIN)/python -m pytest -q tests/docs
 
-bench: $(STAMP) ## what speed and memory claims rest on: the main job, the workers beside a raw client (B1 to B7), labels (B8), calls, the classifier
+bench: $(STAMP) ## what speed and memory claims rest on: the main job, a day's logs on top, the workers beside a raw client (B1 to B7), labels (B8), calls, the classifier
 	$(BIN)/python benchmarks/observed.py
+	$(BIN)/python benchmarks/increments.py
 	$(BIN)/python benchmarks/inference/bench.py
 	$(BIN)/python benchmarks/label_integrity.py
 	$(BIN)/python benchmarks/wildfeedback_cost.py

@@ -37,7 +37,7 @@ _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 _CHANGING = (
     (r"\b\d+\.\d+ s\b", "<seconds>"),
     (r"\b\d{4}\.\d{2}\.\d{2}\.\d+\b", "<version>"),
-    (r"\b\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}\b", "<time>"),
+    (r"\b\d{4}-\d{2}-\d{2} \d{2}:\d{2}(:\d{2})?( CES?T)?\b", "<time>"),
     (r"\brun [0-9a-f]{12}\b", "run <id>"),
 )
 
