@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from integration.quickly import quickly
+
 
 @pytest.fixture(scope="session")
 def prefect_api() -> Iterator[str]:
@@ -17,6 +19,13 @@ def prefect_api() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=90):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="module")
+def without_beam_or_gx() -> Iterator[None]:
+    """For modules of many runs that are about neither: see `integration.quickly`."""
+    with quickly():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from integration.quickly import quickly
 from tilth.catalog import audit, open_catalog, releases_behind
 from tilth.flows import forget as room
 from tilth.flows.conductor import Conductor
@@ -30,17 +29,11 @@ from tilth.transforms.inference.cache import CompletionCache
 from tilth.transforms.inference.requests import Completion
 from tilth.transforms.ingest.fields import user_key
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_beam_or_gx")]
 
 KINDS = ("recovered", "content", "same question", "same id", "broken", "again")
 Said = tuple[str, str]  # who, and one of KINDS
 Rows = dict[tuple[str, str, str], list[dict[str, Any]]]  # family, label, table -> rows
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_beam_or_gx() -> Iterator[None]:
-    with quickly():
-        yield
 
 
 def mark(user: str) -> str:

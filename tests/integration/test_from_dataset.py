@@ -24,7 +24,11 @@ from tilth.flows.settings import load
 from tilth.schemas import ConfigError, NotFound, TilthError
 from tilth.schemas.formats import FORMATS
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reasons")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("reasons"),
+    pytest.mark.usefixtures("without_beam_or_gx"),
+]
 
 FIRST: Final[Mapping[str, Sequence[str]]] = {
     "rationales": [f"rationales-{kind}" for kind in ("general", "specific", "judgment", "option")],

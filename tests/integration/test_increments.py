@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from integration.quickly import quickly
 from integration.sample_world import LOGS, run_on
 from tilth.catalog import Catalog, open_catalog
 from tilth.flows.forget import Request, forget
@@ -22,13 +20,7 @@ from tilth.schemas import NotFound
 from tilth.transforms.ingest import Ingest
 from tilth.transforms.stage import Output, Task
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _without_beam_or_gx() -> Iterator[None]:
-    with quickly():
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_beam_or_gx")]
 
 
 @pytest.fixture

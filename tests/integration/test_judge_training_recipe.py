@@ -12,7 +12,11 @@ from integration.reasons_world import QUICK, Made, Released, calls, habits, rele
 from loopback import Loopback, serve
 from loopback.sensible import blocks
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reasons")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("reasons"),
+    pytest.mark.usefixtures("without_beam_or_gx"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,11 @@ from loopback import Loopback, serve
 from tilth.transforms.rubrics.passrates import PassRates
 from tilth.transforms.rubrics.seeds import digest_of, read_seeds
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reasons")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("reasons"),
+    pytest.mark.usefixtures("without_beam_or_gx"),
+]
 
 BOUNDS: Final = PassRates()
 

@@ -28,7 +28,11 @@ from integration.reasons_world import (
 from loopback import Loopback, serve
 from loopback.sensible_rationales import claimed
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reasons")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("reasons"),
+    pytest.mark.usefixtures("without_beam_or_gx"),
+]
 
 KINDS: Final = ("general", "specific", "judgment", "option")
 REASONS: Final = {

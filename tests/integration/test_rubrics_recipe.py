@@ -27,7 +27,11 @@ from loopback import Loopback, serve
 from loopback.sensible_rubrics import meets
 from tilth.transforms.rubrics.verifiers import passes
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reasons")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("reasons"),
+    pytest.mark.usefixtures("without_beam_or_gx"),
+]
 
 WRITTEN: Final = ("contrast", "model")
 _USER: Final = re.compile(r"for user (\d+)")

@@ -27,7 +27,7 @@ from tilth.transforms.pairs.rated import RatedPairs
 from tilth.transforms.parts import read_part
 from tilth.transforms.responses.candidates import Replying
 
-pytestmark = pytest.mark.slow  # servers and databases are started
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_beam_or_gx")]
 
 SEVERAL = UltraFeedback(
     policies=("small", "large"),

@@ -29,7 +29,11 @@ from tilth.flows.result import RunResult
 from tilth.flows.settings import load
 from tilth.pipelines.wildfeedback import TABLES
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wildfeedback")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("wildfeedback"),
+    pytest.mark.usefixtures("without_beam_or_gx"),
+]
 
 NAMES = ("large", "small", "org/third-7b")
 PANEL = ["large=2", *NAMES[1:]]
@@ -407,11 +411,13 @@ def test_a_judge_that_judges_its_own_replies_is_named(server: Loopback, tmp_path
 def test_a_classifier_settles_what_it_is_sure_of(server: Loopback, tmp_path: Path) -> None:
     """With a trained classifier fewer turns go to the model, and another classifier is another run."""
     source = str(LOGS / "support.openai.jsonl")
-    labels = str(LOGS.parent / "feedback_labelled.jsonl")
+    labels = LOGS.parent / "feedback_labelled.jsonl"
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(labels.read_text().splitlines(keepends=True)[:150]))
     trained = [str(tmp_path / name) for name in ("one.npz", "two.npz")]
-    for bits, file in zip((16, 17), trained, strict=True):
+    for bits, rows, file in zip((16, 12), (labels, fewer), trained, strict=True):
         settings = load(options={"classifier": {"bits": bits}})
-        train_classifier(settings, labels, file)
+        train_classifier(settings, str(rows), file)
     with_one, with_two = (
         run_wild(options(tmp_path / "a", server, [source], classifier=file)) for file in trained
     )
