@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final  # Any: JSON values
+from typing import Final  # Any: JSON values
 
 import fsspec
 import polars as pl
@@ -19,7 +19,7 @@ from tilth.catalog.parts import scan
 from tilth.catalog.references import Gone, having, resting_on
 from tilth.catalog.store import Catalog
 from tilth.catalog.versions import Release, Version
-from tilth.schemas import TABLES, NotFound, conform, fingerprint
+from tilth.schemas import PARQUET, TABLES, NotFound, conform, fingerprint
 
 FORGOT: Final = "tilth.forgot"  # the receipt
 _FROM: Final = "tilth.forgot_from"  # the label that a version was first made from
@@ -28,13 +28,6 @@ _OWN: Final = ("tilth.run_id", "tilth.version", "tilth.audit", "tilth.audit_uri"
 _HASH: Final = r"\b[0-9a-f]{32}\b"
 _AT_SOURCE: Final = ("ingest", "assign")  # stages whose payloads are records of a log
 _SHARED: Final = ("prompt_id", "item_id")  # hashes of content, which rows of several users may have
-# As runs write their parts: the page index is for readers, the chunking for stores that keep equal chunks once.
-_PARQUET: Final[dict[str, Any]] = {
-    "compression": "zstd",
-    "compression_level": 1,
-    "write_page_index": True,
-    "use_content_defined_chunking": True,
-}
 
 Files = Mapping[str, Sequence[str]]
 
@@ -497,7 +490,7 @@ def _written(change: Change, table: str, uri: str, to: str) -> int:
     with (
         fsspec.open(uri, "rb") as source,
         fs.open(path, "wb") as sink,
-        pq.ParquetWriter(sink, TABLES[table], **_PARQUET) as writer,
+        pq.ParquetWriter(sink, TABLES[table], **PARQUET) as writer,
     ):
         old = pq.ParquetFile(source)
         for group in range(old.num_row_groups):

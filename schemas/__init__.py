@@ -14,10 +14,11 @@ from tilth.schemas.errors import (
     TilthError,
 )
 from tilth.schemas.ids import content_ids, fingerprint
-from tilth.schemas.tables import MESSAGES, PL_MESSAGES, TABLES, conform, empty, polars_schema
+from tilth.schemas.tables import MESSAGES, PARQUET, PL_MESSAGES, TABLES, conform, empty, polars_schema
 
 __all__ = [
     "MESSAGES",
+    "PARQUET",
     "PL_MESSAGES",
     "TABLES",
     "BadInput",

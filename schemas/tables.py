@@ -6,7 +6,8 @@ nullable column where a required one is declared; what must not be null is a row
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final  # Any: keyword arguments of pyarrow
 
 import polars as pl
 import pyarrow as pa
@@ -254,6 +255,15 @@ TABLES: Final[dict[str, pa.Schema]] = {
         "quarantine": _QUARANTINE,
     }.items()
 }
+
+PARQUET: Final[Mapping[str, Any]] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "write_page_index": True,
+    "use_content_defined_chunking": True,
+}
+"""How every part is written. The page index lets the Hub's viewer read a page alone; chunking by content lets it store
+versions without repeats."""
 
 PL_MESSAGES: Final = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 

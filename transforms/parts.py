@@ -5,23 +5,16 @@ from __future__ import annotations
 import io
 import uuid
 from dataclasses import dataclass
-from typing import Any, Final  # Any: keyword arguments of pyarrow
+from typing import Final
 
 import fsspec
 import polars as pl
 import pyarrow.parquet as pq
 import xxhash
 
-from tilth.schemas import TABLES, conform, content_ids
+from tilth.schemas import PARQUET, TABLES, conform, content_ids
 
 ROW_GROUP_ROWS: Final = 16_384
-# The page index lets the Hub's viewer read a page alone; chunking by content lets it store versions without repeats.
-_PARQUET: Final[dict[str, Any]] = {
-    "compression": "zstd",
-    "compression_level": 1,
-    "write_page_index": True,
-    "use_content_defined_chunking": True,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,7 @@ def write_part(
     if table is not None:
         arrow = arrow.cast(TABLES[table])
     buffer = io.BytesIO()
-    pq.write_table(arrow, buffer, row_group_size=row_group_rows, **_PARQUET)
+    pq.write_table(arrow, buffer, row_group_size=row_group_rows, **PARQUET)
     data = buffer.getbuffer()
     write_bytes(data, uri)
     return Shard(uri=uri, rows=frame.height, digest=xxhash.xxh3_128_hexdigest(data))

@@ -17,7 +17,7 @@ import pyarrow as pa
 from tilth.catalog.parts import scan
 from tilth.catalog.publishing.plan import Plan
 from tilth.catalog.versions import Version
-from tilth.schemas import TABLES, BadInput, ChecksFailed, TilthError
+from tilth.schemas import PARQUET, TABLES, BadInput, ChecksFailed, TilthError
 
 SHARD_BYTES: Final = 420 << 20  # of a file, before its last row group: the Hub's own uploader stops at 500 MB
 GROUP_BYTES: Final = (
@@ -260,9 +260,7 @@ class _File:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._rows = path, 0
         self._sink = path.open("wb")
-        self._writer = pq.ParquetWriter(
-            self._sink, schema, compression="zstd", write_page_index=True, use_content_defined_chunking=True
-        )
+        self._writer = pq.ParquetWriter(self._sink, schema, **PARQUET)
 
     def write(self, rows: pa.Table) -> int:
         """Adds one row group; gives the size of the file."""
