@@ -207,7 +207,7 @@ def print_log(name: str, entries: Sequence[Row]) -> None:
     rows = [
         {
             "version": entry["version"],
-            "created_at": entry["created_at"][:16].replace("T", " "),
+            "made at": entry["created_at"][11:16],  # the version names the day
             "rows": entry["rows"],
             "change": "" if entry["change"] is None else f"{entry['change']:+,}",
             "run": (entry["run_id"] or "")[:8],

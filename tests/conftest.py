@@ -6,8 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from integration.quickly import quickly
+
+# Where a property says no number of its own. All of them together take a third of `make test`.
+settings.register_profile("house", max_examples=40)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,12 @@ def publish(catalog: Catalog, stage: Callable[..., Any]) -> Publish:
     return run
 
 
+@pytest.fixture(autouse=True)
+def _on_that_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made without a run is named by the day on which it is made."""
+    monkeypatch.setattr("tilth.catalog.store.today", lambda: DAY)
+
+
 def ids(catalog: Catalog, name: str) -> list[str]:
     return catalog.frame(name).collect()["id"].to_list()
 
