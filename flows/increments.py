@@ -105,8 +105,14 @@ def next_listing(
     """What a run reads after one that has read `seen`: those in their order, then what is new.
 
     A changed file is planned anew in its place. One that is gone keeps its rows, or not, as `on_deleted` says. Raises
-    `BadInput` for a file that is gone, is kept, and was read in one task with a file that has changed.
+    `BadInput` for a file that is gone, is kept, and was read in one task with a file that has changed; and where every
+    file is gone whose rows would be dropped, which is how a volume looks that is not mounted.
     """
+    if on_deleted == "drop" and not files:
+        do = "look whether the place is there; to keep what was read, leave out on_deleted=drop"
+        raise BadInput(
+            "all source files are gone", found=f"none of {len(seen)}", wanted="one at least", do=do
+        )
     there = {file.uri: file for file in files}
     counts: Counter[str] = Counter()
     entries: list[Entry] = []

@@ -38,6 +38,7 @@ _CHANGING = (
     (r"\b\d+\.\d+ s\b", "<seconds>"),
     (r"\b\d{4}\.\d{2}\.\d{2}\.\d+\b", "<version>"),
     (r"\b\d{4}-\d{2}-\d{2} \d{2}:\d{2}(:\d{2})?( CES?T)?\b", "<time>"),
+    (r"\b\d{2}:\d{2}\b", "<time>"),
     (r"\brun [0-9a-f]{12}\b", "run <id>"),
 )
 

@@ -16,7 +16,7 @@ from tilth.catalog import Catalog, open_catalog
 from tilth.flows.forget import Request, forget
 from tilth.flows.result import RunResult
 from tilth.flows.settings import load
-from tilth.schemas import NotFound
+from tilth.schemas import BadInput, NotFound
 from tilth.transforms.ingest import Ingest
 from tilth.transforms.stage import Output, Task
 
@@ -127,6 +127,10 @@ def test_rows_of_deleted_files_stay_or_go(tmp_path: Path, inbox: Path, reads: li
     with open_catalog(str(tmp_path / "work")) as catalog:
         sources = frame(catalog, "conversations").get_column("source_id").to_list()
     assert "sup-001" not in sources
+    for file in inbox.iterdir():
+        file.unlink()
+    with pytest.raises(BadInput, match="all source files are gone"):
+        increment(tmp_path, inbox, on_deleted="drop")
 
 
 def test_rows_that_cannot_be_kept_are_an_error(tmp_path: Path, inbox: Path) -> None:
