@@ -16,7 +16,7 @@ settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
-def prefect_api() -> Iterator[str]:
+def prefect_server() -> Iterator[str]:
     """The URL of a real Prefect server with an empty database, one a session: it takes 20 s to start."""
     os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
     from prefect.settings import PREFECT_API_URL
@@ -24,6 +24,16 @@ def prefect_api() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=90):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture
+def prefect_api(prefect_server: str) -> Iterator[str]:
+    """The URL of that server for one test, whose events are all sent when it ends."""
+    yield prefect_server
+    from prefect.events.worker import EventsWorker
+
+    # Its thread would go on pinging the server with random numbers, and Hypothesis blames the test that then draws.
+    EventsWorker.drain_all(at_exit=False)
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             made = (found[-1] for found in item._fixtureinfo.name2fixturedefs.values())  # pyright: ignore[reportPrivateUsage]
             if any(one.scope == "module" for one in made):
                 item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Stops a worker whose xdist does not see the groups: tests that share a server would start one each."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError(f"pytest-xdist does not put {item.nodeid} into its group")

@@ -120,6 +120,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served = Served(folder, _free_port())
     served.schedule(quick=_quick())
     served.start()
+    served.until(r"quick: observed, every 5s, next")
     yield served
     assert served.process
     left = served.below() if served.process.poll() is None else []
@@ -213,8 +214,8 @@ def test_flow_run_waits_for_its_end(served: Served) -> None:
 def test_killing_up_leaves_nothing_behind(served: Served) -> None:
     """kill -9 with a run at work: no process is left; the next start settles the run, and Ctrl-C ends that one."""
     _drop(served.folder, 3, 30, 60)
-    served.schedule(quick=_quick())
-    served.until(r"quick: observed, every 5s, next")
+    served.schedule(quick={**_quick(), "every": "4s"})
+    served.until(r"quick: observed, every 4s, next")
     served.wait_for(at_work=True)
     processes = served.below()
     assert len(processes) > 3
