@@ -13,6 +13,7 @@ import fsspec
 from tilth.catalog.audit import audit_version, measured, own_metrics, releases_behind
 from tilth.catalog.drift import Drift, drift
 from tilth.catalog.names import parse
+from tilth.catalog.parts import write_whole
 from tilth.schemas import BadInput
 from tilth.schemas.expectations import OF_RUNS, Suite, load_suite
 
@@ -101,9 +102,7 @@ def store_check(catalog: Catalog, report: Mapping[str, Any]) -> str:
     name, label = report["dataset"], report["version"]
     stamp = f"{datetime.fromisoformat(report['checked_at']):%Y%m%dT%H%M%S.%fZ}"
     uri = f"{_home(catalog, name)}@{label}/{stamp}.json"
-    fs, path = fsspec.core.url_to_fs(uri)
-    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-    fs.pipe_file(path, json.dumps(report, sort_keys=True, allow_nan=False).encode())
+    write_whole(json.dumps(report, sort_keys=True, allow_nan=False).encode(), uri)
     return uri
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final  # Any: JSON values
+from typing import Final
 
 import fsspec
 import polars as pl
@@ -515,7 +515,7 @@ def stray_files(catalog: Catalog, families: Collection[str]) -> list[str]:
 
     Staged parts of runs that never committed are among them. `Catalog.sweep` deletes them.
     """
-    home = catalog.staging("any", "pairs", "any").rsplit("/", 4)[0]
+    home = catalog.warehouse
     fs, path = fsspec.core.url_to_fs(home)
     known = catalog.reachable()
     others = {family for family in catalog.families() if family not in families}

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final  # Any: JSON values
 
-import fsspec
-
+from tilth.catalog.parts import read_json, write_whole
 from tilth.schemas import NotFound
 
 _LEDGER: Final = "catalog/forgotten.json"
@@ -59,10 +58,7 @@ def forgotten(workspace: str) -> Forgotten:
 
 def entries(workspace: str) -> list[Entry]:
     """The requests of a workspace, the oldest first."""
-    fs, path = fsspec.core.url_to_fs(f"{workspace.rstrip('/')}/{_LEDGER}")
-    if not fs.exists(path):
-        return []
-    rows: list[dict[str, Any]] = json.loads(fs.cat_file(path))
+    rows: list[dict[str, Any]] = read_json(f"{workspace.rstrip('/')}/{_LEDGER}") or []
     return [Entry(**{name: _plain(value) for name, value in row.items()}) for row in rows]
 
 
@@ -119,15 +115,4 @@ def receipt_uri(workspace: str, receipt: str) -> str:
 
 def receipt_of(workspace: str, receipt: str) -> dict[str, Any] | None:
     """A receipt that was given; null before the request was carried out."""
-    fs, path = fsspec.core.url_to_fs(receipt_uri(workspace, receipt))
-    return json.loads(fs.cat_file(path)) if fs.exists(path) else None
-
-
-def write_whole(data: bytes, uri: str) -> None:
-    """Writes a file whole or not at all: under another name beside it, then moved."""
-    fs, path = fsspec.core.url_to_fs(uri)
-    folder, _, name = path.rpartition("/")
-    fs.makedirs(folder, exist_ok=True)
-    draft = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
-    fs.pipe_file(draft, data)
-    fs.mv(draft, path)
+    return read_json(receipt_uri(workspace, receipt))

@@ -8,9 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import fsspec
-
-from tilth.catalog.parts import plain
+from tilth.catalog.parts import plain, read_json, write_whole
 from tilth.catalog.store import Catalog
 from tilth.schemas import BadInput, ConfigError, NotFound
 
@@ -72,15 +70,12 @@ def place_catalog(workspace: str, database: str, warehouse: str | None = None) -
         raise BadInput(
             f"workspace {root} has a catalog", found=found, wanted=database, do="take a new workspace"
         )
-    fs, path = fsspec.core.url_to_fs(f"{root}/{_PLACES}")
-    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-    fs.pipe_file(path, json.dumps(asked, indent=2).encode())
+    write_whole(json.dumps(asked, indent=2).encode(), f"{root}/{_PLACES}")
     return asked
 
 
 def _places(root: str) -> dict[str, str]:
-    fs, path = fsspec.core.url_to_fs(f"{root}/{_PLACES}")
-    return json.loads(fs.cat_file(path)) if fs.exists(path) else {}
+    return read_json(f"{root}/{_PLACES}") or {}
 
 
 def _sqlite(root: str, create: bool) -> str:

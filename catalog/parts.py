@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any  # Any: JSON values
@@ -35,6 +36,16 @@ def read_json(uri: str | None) -> Any:
         return json.loads(fs.cat_file(path))
     except FileNotFoundError:
         return None
+
+
+def write_whole(data: bytes, uri: str) -> None:
+    """Writes a small file whole or not at all: under another name beside it, then moved."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    folder, _, name = path.rpartition("/")
+    fs.makedirs(folder, exist_ok=True)
+    draft = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
+    fs.pipe_file(draft, data)
+    fs.mv(draft, path)
 
 
 def scan(table: str, uris: Sequence[str]) -> pl.LazyFrame:

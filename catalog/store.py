@@ -29,7 +29,7 @@ from tilth.catalog.names import (
     ordinal,
     parse,
 )
-from tilth.catalog.parts import dataset, inspect, plain, scan
+from tilth.catalog.parts import dataset, inspect, plain, scan, write_whole
 from tilth.catalog.query import query, reader, relation
 from tilth.catalog.versions import Release, Version, today, version_of
 from tilth.schemas import TABLES, BadInput, NotFound, TilthError
@@ -161,9 +161,7 @@ class Catalog:
         if release.audit is None:
             return dict.fromkeys(release.files, common)
         uri = f"{self._warehouse}/{release.family}/audits/{release.run_id}.json"
-        fs, path = fsspec.core.url_to_fs(uri)
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        fs.pipe_file(path, release.audit.to_json().encode())
+        write_whole(release.audit.to_json().encode(), uri)
         summaries = {table: json.dumps(release.audit.summary(table)) for table in release.files}
         return {
             table: {**common, "tilth.audit": text, "tilth.audit_uri": uri}
@@ -467,17 +465,17 @@ class Catalog:
         return not self._iceberg.labels(note.family).kept() & set(note.labels)
 
     def _write_note(self, note: Note) -> None:
-        fs, path = fsspec.core.url_to_fs(f"{self._warehouse}/{EXPIRING}/{uuid.uuid4().hex}.json")
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        fs.pipe_file(path, json.dumps(asdict(note)).encode())
+        write_whole(
+            json.dumps(asdict(note)).encode(), f"{self._warehouse}/{EXPIRING}/{uuid.uuid4().hex}.json"
+        )
 
     def _notes(self) -> dict[str, Note]:
         fs, path = fsspec.core.url_to_fs(f"{self._warehouse}/{EXPIRING}")
         found: dict[str, Note] = {}
-        for one in fs.find(path):
+        for one in (one for one in fs.find(path) if one.endswith(".json")):
             try:
                 found[plain(fs.unstrip_protocol(one))] = Note(**json.loads(fs.cat_file(one)))
-            except (FileNotFoundError, ValueError, TypeError):  # done by another call, or cut off in writing
+            except (FileNotFoundError, ValueError, TypeError):  # done by another call, or not ours
                 continue
         return found
 

@@ -22,8 +22,8 @@ from tilth.catalog.forgotten import (
     forgotten,
     receipt_uri,
     withdrawn,
-    write_whole,
 )
+from tilth.catalog.parts import write_whole
 from tilth.flows.check import own_suites
 from tilth.flows.locks import held, is_live, is_stream_live
 from tilth.flows.settings import Settings

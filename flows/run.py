@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any  # Any: configurations of recipes, JSON values
 
-import fsspec
-
 import tilth
 from tilth.catalog import AuditReport, Catalog, Release, Version, audit, open_catalog, releases_behind
 from tilth.catalog.forgotten import forgotten
@@ -25,7 +23,7 @@ from tilth.pipelines.observed import Observation, Observed, quarantined
 from tilth.schemas import NotFound, fingerprint
 from tilth.transforms.inference.engines import identify
 from tilth.transforms.ingest import leave_out
-from tilth.transforms.parts import write_bytes
+from tilth.transforms.parts import is_there, write_bytes
 from tilth.transforms.stage import Manifest, numbered, total
 
 _UNNAMED = ("user_salt", "forgotten_users", "forgotten_conversations")
@@ -125,18 +123,13 @@ def _ready_stream(job: Job, session: Session) -> None:
     reads: Sequence[Mapping[str, Any]] = job.origin.given  # pyright: ignore[reportAssignmentType]  (logs: no parent)
     for task in numbered(reads, [{}] * len(reads)):
         files = [file["uri"] for file in task.options["files"]]
-        lost = next((uri for uri in files if not _is_there(uri)), None)
+        lost = next((uri for uri in files if not is_there(uri)), None)
         if lost is not None and stage.done(task) is None:
             raise NotFound(
                 "a source file is gone, and its rows were read with other settings or have been purged",
                 found=lost,
                 do="put the file back, or let its rows go: --set on_deleted=drop",
             )
-
-
-def _is_there(uri: str) -> bool:
-    fs, path = fsspec.core.url_to_fs(uri)
-    return bool(fs.exists(path))
 
 
 def job_of(recipe: str, settings: Settings) -> Job:

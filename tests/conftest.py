@@ -43,6 +43,7 @@ def without_beam_or_gx() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file that share what is made once a file stay on one worker, or every worker would make it."""
     for item in items:
@@ -50,11 +51,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             made = (found[-1] for found in item._fixtureinfo.name2fixturedefs.values())  # pyright: ignore[reportPrivateUsage]
             if any(one.scope == "module" for one in made):
                 item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Stops a worker whose xdist does not see the groups: tests that share a server would start one each."""
-    if getattr(session.config.option, "loadgroup", False):
-        for item in session.items:
-            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
-                raise pytest.UsageError(f"pytest-xdist does not put {item.nodeid} into its group")

@@ -60,6 +60,12 @@ def write_part(
     return Shard(uri=uri, rows=frame.height, digest=xxhash.xxh3_128_hexdigest(data))
 
 
+def is_there(uri: str) -> bool:
+    """Whether a file exists."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    return bool(fs.exists(path))
+
+
 def write_bytes(data: bytes | memoryview, uri: str) -> None:
     """Writes a file whole or not at all: a temporary name beside it, then a move."""
     fs, path = fsspec.core.url_to_fs(uri)

@@ -19,7 +19,15 @@ import polars as pl
 import pyarrow as pa
 
 from tilth.schemas import TABLES, TilthError, empty, fingerprint
-from tilth.transforms.parts import ROW_GROUP_ROWS, Shard, quarantine_ids, read_part, write_bytes, write_part
+from tilth.transforms.parts import (
+    ROW_GROUP_ROWS,
+    Shard,
+    is_there,
+    quarantine_ids,
+    read_part,
+    write_bytes,
+    write_part,
+)
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -165,7 +173,9 @@ class Stage:
         if not fs.exists(path):
             return None
         manifest = Manifest.from_json(fs.cat_file(path))
-        return manifest if all(_is_there(s) for shards in manifest.outputs.values() for s in shards) else None
+        return (
+            manifest if all(is_there(s.uri) for shards in manifest.outputs.values() for s in shards) else None
+        )
 
 
 class Work:
@@ -270,11 +280,6 @@ def _execute(stage: Stage, tasks: Sequence[Task], execute: Execute) -> None:
         if fs.exists(path):
             raise pickle.loads(fs.cat_file(path)) from error
         raise
-
-
-def _is_there(shard: Shard) -> bool:
-    fs, path = fsspec.core.url_to_fs(shard.uri)
-    return bool(fs.exists(path))
 
 
 def notes(stage: Stage, tasks: Sequence[Task] | None = None) -> list[Mapping[str, Any]]:

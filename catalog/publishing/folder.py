@@ -9,10 +9,10 @@ from typing import Any, Final  # Any: fsspec's file systems are not typed
 
 import fsspec
 
-from tilth.catalog.parts import plain
+from tilth.catalog.parts import plain, write_whole
 from tilth.catalog.publishing.card import Card
 from tilth.catalog.publishing.hub import Report, is_shard, silent
-from tilth.catalog.publishing.record import Published, put_whole
+from tilth.catalog.publishing.record import Published
 from tilth.catalog.publishing.shards import Bundle, Config, Shard
 from tilth.schemas import ConfigError
 
@@ -46,6 +46,7 @@ class Folder:
         there = _manifest(fs, root)
         if there is None:
             self._put(fs, root, bundle, report)
+            write_whole(json.dumps(manifest(bundle), indent=2).encode(), f"{place}/{MANIFEST}")
         elif there["digest"] != bundle.digest:
             do = "publish a new version, or remove that folder by hand"
             raise ConfigError(place, found=there["digest"], wanted=bundle.digest, do=do)
@@ -65,7 +66,6 @@ class Folder:
         report(done, total)
         _remove_stale(fs, root, bundle)
         fs.pipe_file(f"{root}/README.md", self.card(bundle).readme().encode())
-        put_whole(fs, f"{root}/{MANIFEST}", json.dumps(manifest(bundle), indent=2).encode())
 
 
 def manifest(bundle: Bundle) -> dict[str, Any]:

@@ -6,12 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, Final, Self  # Any: fsspec's file systems are not typed
+from typing import Final, Self
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
+from tilth.catalog.parts import write_whole
 from tilth.catalog.publishing.plan import Plan
 from tilth.catalog.publishing.shards import Bundle
 from tilth.catalog.store import Catalog
@@ -61,21 +60,10 @@ def remember(catalog: Catalog, plan: Plan, published: Published) -> None:
     key = sha256(json.dumps([published.name, published.target, published.reference]).encode()).hexdigest()[
         :16
     ]
-    fs, folder = fsspec.core.url_to_fs(_folder(catalog, plan.versions[0]))
-    path = f"{folder}/{key}.json"
+    uri = f"{_folder(catalog, plan.versions[0])}/{key}.json"
+    fs, path = fsspec.core.url_to_fs(uri)
     if not fs.exists(path):  # one file a publication: no two publishers write the same one
-        fs.makedirs(folder, exist_ok=True)
-        put_whole(fs, path, json.dumps(asdict(published), indent=2).encode())
-
-
-def put_whole(fs: Any, path: str, content: bytes) -> None:
-    """Writes a small file that is never half read: an object store shows whole ones only, a local one is renamed."""
-    if not isinstance(fs, LocalFileSystem):
-        fs.pipe_file(path, content)
-        return
-    part = Path(f"{path}.part")
-    part.write_bytes(content)
-    part.replace(path)
+        write_whole(json.dumps(asdict(published), indent=2).encode(), uri)
 
 
 def publications(catalog: Catalog, name: str) -> list[Published]:
@@ -92,7 +80,4 @@ def publications(catalog: Catalog, name: str) -> list[Published]:
 
 
 def _folder(catalog: Catalog, version: Version) -> str:
-    run_id = version.properties["tilth.run_id"]
-    place = catalog.staging(version.family, version.table, run_id)
-    warehouse = place.removesuffix(f"/{version.family}/{version.table}/data/run={run_id}")
-    return f"{warehouse}/{_PUBLICATIONS}/{run_id}"
+    return f"{catalog.warehouse}/{_PUBLICATIONS}/{version.properties['tilth.run_id']}"
