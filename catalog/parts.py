@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any  # Any: JSON values
 import fsspec
 import polars as pl
 import pyarrow as pa
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from tilth.schemas import TABLES, NotFound, TilthError, empty
@@ -39,13 +40,18 @@ def read_json(uri: str | None) -> Any:
 
 
 def write_whole(data: bytes, uri: str) -> None:
-    """Writes a small file whole or not at all: under another name beside it, then moved."""
+    """Writes a small file whole or not at all: under another name beside it, then moved.
+
+    A file system that cannot rename is an object store, and shows whole files only.
+    """
     fs, path = fsspec.core.url_to_fs(uri)
     folder, _, name = path.rpartition("/")
     fs.makedirs(folder, exist_ok=True)
-    draft = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
+    renames = type(fs).mv is not AbstractFileSystem.mv
+    draft = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp" if renames else path
     fs.pipe_file(draft, data)
-    fs.mv(draft, path)
+    if renames:
+        fs.mv(draft, path)
 
 
 def scan(table: str, uris: Sequence[str]) -> pl.LazyFrame:

@@ -11,6 +11,7 @@ import fsspec
 import polars as pl
 import pyarrow.parquet as pq
 import xxhash
+from fsspec import AbstractFileSystem
 
 from tilth.schemas import PARQUET, TABLES, conform, content_ids
 
@@ -67,14 +68,19 @@ def is_there(uri: str) -> bool:
 
 
 def write_bytes(data: bytes | memoryview, uri: str) -> None:
-    """Writes a file whole or not at all: a temporary name beside it, then a move."""
+    """Writes a file whole or not at all: a temporary name beside it, then a move.
+
+    A file system that cannot rename is an object store, and shows whole files only.
+    """
     fs, path = fsspec.core.url_to_fs(uri)
     parent, _, name = path.rpartition("/")
     fs.makedirs(parent, exist_ok=True)
-    draft = f"{parent}/.{name}.{uuid.uuid4().hex}.tmp"
+    renames = type(fs).mv is not AbstractFileSystem.mv
+    draft = f"{parent}/.{name}.{uuid.uuid4().hex}.tmp" if renames else path
     with fs.open(draft, "wb") as file:
         file.write(data)
-    fs.mv(draft, path)
+    if renames:
+        fs.mv(draft, path)
 
 
 def quarantine_ids(frame: pl.DataFrame) -> pl.DataFrame:

@@ -91,6 +91,11 @@ class Served:
         command = [*TILTH, *arguments, "--json", "--config", str(self.folder / "tilth.yaml")]
         return json.loads(subprocess.run(command, capture_output=True, text=True, check=check).stdout)
 
+    def versions(self) -> dict[str, int]:
+        """The versions that were made, with their rows."""
+        with open_catalog(str(self.folder / "tilth-workspace"), create=False) as catalog:
+            return {one.version: one.rows for one in catalog.versions("observed.conversations")}
+
     def wait_for(self, *, at_work: bool) -> None:
         """Waits until a run is at work, or none."""
         deadline = time.monotonic() + PATIENCE_S
@@ -156,8 +161,7 @@ def test_a_schedule_fires_twice_and_reads_only_the_new_file(served: Served) -> N
     second = served.until(
         r"quick .*completed in .*?(\d{4}\.\d\d\.\d\d\.\d+): .*30 rows in, \d of them set aside"
     )[1]
-    with open_catalog(str(served.folder / "tilth-workspace"), create=False) as catalog:
-        versions = {one.version: one.rows for one in catalog.versions("observed.conversations")}
+    versions = served.versions()
     assert set(versions) == {first, second}
     assert versions[second] == versions[first] + 10
     assert not list((served.folder / "home").glob("**/*")), "something landed in the user's home"
@@ -209,6 +213,31 @@ def test_flow_run_waits_for_its_end(served: Served) -> None:
     assert told["state"] == "Completed"
     first = served.tilth("flow", "ls")[0]
     assert (first["run"], first["schedule"], first["state"]) == (told["run"], "quick", "Completed")
+
+
+def test_a_server_that_dies_is_started_again(served: Served) -> None:
+    """So is the runner that has lost it; schedules are as they were."""
+    served.schedule(quick=_quick(paused=True))
+    (server,) = [one for one in served.below() if "up_server" in _words(one)]
+    server.kill()
+    served.until(r"the server died; starting it again")
+    served.until(r"quick: observed, every 5s, paused$")
+    (again,) = [one for one in served.below() if "up_server" in _words(one)]
+    assert again != server
+    assert [(one["name"], one["paused"]) for one in served.tilth("schedule", "ls")] == [("quick", True)]
+
+
+def test_the_run_of_a_removed_schedule_ends(served: Served) -> None:
+    """A schedule that goes while its run is at work lets the run publish what it has read."""
+    before = served.versions()
+    _drop(served.folder, 4, 60, 70)
+    served.schedule(quick={**_quick(), "every": "3s"})
+    served.wait_for(at_work=True)
+    served.schedule()
+    served.until(r"quick: removed")
+    served.wait_for(at_work=False)
+    assert len(served.versions()) == len(before) + 1
+    assert sum(served.versions().values()) > sum(before.values())
 
 
 def test_killing_up_leaves_nothing_behind(served: Served) -> None:

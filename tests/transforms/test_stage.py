@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import fsspec
 import polars as pl
 import pytest
 
@@ -164,3 +165,13 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not have"):
         write_part(pl.DataFrame({"unknown": [1]}), str(tmp_path / "pairs.parquet"), "pairs")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("root", ["", "memory://"], ids=["a folder", "an object store"])
+def test_a_part_may_have_any_name(tmp_path: Path, root: str) -> None:
+    """Brackets and stars in the name of a folder are no pattern, and no draft is left beside the part."""
+    folder = f"{root}{tmp_path}/logs [a*b]"
+    part = write_part(pl.DataFrame({"n": [1, 2]}), f"{folder}/one.parquet")
+    assert read_part(part)["n"].to_list() == [1, 2]
+    fs, path = fsspec.core.url_to_fs(folder)
+    assert [one.rpartition("/")[2] for one in fs.ls(path, detail=False)] == ["one.parquet"]
