@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from docs.tour import ROOT, blocks, folder_with_samples, models, normal, run, steps
+from warm import warm_tilth
 
 
 @pytest.mark.slow
@@ -22,4 +23,6 @@ def test_commands_print_what_the_page_says(tmp_path: Path, page: str) -> None:
     assert commands
     with models(ROOT / page) as port:
         for step in commands:
-            assert normal(run(step.command, folder, port)) == normal(step.said), step.command
+            assert normal(run(step.command, folder, port, warm_tilth().parent)) == normal(step.said), (
+                step.command
+            )

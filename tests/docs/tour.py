@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a program
 from loopback import serve
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(sys.executable).parent
 PORT = 8123  # where pages say that models are
 SCRIPT: dict[str, Any] = {  # as `loopback.Behaviour` takes them
     "script": "sensible",
@@ -79,10 +80,10 @@ def models(page: Path) -> Generator[int]:
         yield server.port
 
 
-def run(command: str, folder: Path, port: int = 0) -> str:
+def run(command: str, folder: Path, port: int = 0, programs: Path = PROGRAMS) -> str:
     """What a command prints, standard output and error together; `port` is where the models are."""
     command = command.replace(f":{PORT}/", f":{port}/")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join(map(str, (programs, PROGRAMS, os.environ["PATH"])))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TILTH_", "PREFECT_"))}
     env = {**kept, "PATH": path, "COLUMNS": "100", "NO_COLOR": "1"}
     done = subprocess.run(

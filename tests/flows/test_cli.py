@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from warm import warm_tilth
 
 LOGS = Path(__file__).resolve().parents[2] / "samples" / "logs"
 TREES = str(LOGS / "community.oasst.jsonl")
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cli")]
 def tilth(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """One command in `folder`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TILTH_", "PREFECT_"))}
-    command = [sys.executable, "-m", "tilth.flows.cli", *words]
+    command = [str(warm_tilth()), *words]
     env = {**kept, "COLUMNS": "100", **environment}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from tilth.catalog import open_catalog
+from warm import warm_tilth
 
 pytestmark = [
     pytest.mark.slow,
@@ -88,7 +89,7 @@ class Served:
 
     def tilth(self, *arguments: str, check: bool = True) -> Any:
         """What a command prints as JSON."""
-        command = [*TILTH, *arguments, "--json", "--config", str(self.folder / "tilth.yaml")]
+        command = [str(warm_tilth()), *arguments, "--json", "--config", str(self.folder / "tilth.yaml")]
         return json.loads(subprocess.run(command, capture_output=True, text=True, check=check).stdout)
 
     def versions(self) -> dict[str, int]:
