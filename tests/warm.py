@@ -56,12 +56,7 @@ def warm_tilth() -> Path:
     )
     assert serving.stdin
     assert serving.stdout
-
-    def end() -> None:
-        serving.communicate()
-        shutil.rmtree(folder)
-
-    atexit.register(end)
+    atexit.register(serving.communicate)  # closes its standard input, and waits
     assert serving.stdout.readline() == "ready\n", "the process that forks did not come up"
     return folder / "tilth"
 
@@ -85,6 +80,7 @@ def main() -> None:
                 door.close()
                 _run(call)
             call.close()
+    shutil.rmtree(folder)
 
 
 def _next(door: socket.socket) -> socket.socket | None:
