@@ -326,7 +326,8 @@ def _explain(error: ValidationError, file: str | None) -> ConfigError:
     path = [str(part) for part in first["loc"]]
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
-        known = known_keys()
+        # Schedules have names, so their keys are no keys of the settings' own.
+        known = known_keys(Schedule, ".".join(path[:2]) + ".") if path[0] == "schedules" else known_keys()
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or _same_leaf(path[-1], known)
         do = f"did you mean {near[0]!r}?" if near else "see docs/reference/settings.md"
         return ConfigError("unknown setting", found=name, wanted="a known key", do=do)
