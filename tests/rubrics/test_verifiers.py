@@ -230,7 +230,7 @@ def test_hostile_text_takes_no_time() -> None:
     for unit in HOSTILE:
         reply = unit * (SIZE // len(unit)) + "x"
         for program in MEASURES:
-            before = time.process_time()
+            before = time.thread_time()  # other threads of the process are not of the parser
             verdict(program, reply)
             spent = time.process_time() - before
             if spent > 0.5:
@@ -247,9 +247,9 @@ def test_hostile_code_within_the_limit_takes_no_time(unit: str) -> None:
     for language in ("python", "yaml", "xml", "json"):
         program = program_of("code_parses", {"language": language})
         for size in (50, 1_000, 20_000):
-            before = time.process_time()
+            before = time.thread_time()  # other threads of the process are not of the parser
             verdict(program, unit * (size // len(unit)))
-            assert time.process_time() - before < 1
+            assert time.thread_time() - before < 1
 
 
 @pytest.mark.parametrize(
@@ -273,10 +273,10 @@ def test_hostile_code_within_the_limit_takes_no_time(unit: str) -> None:
 def test_code_as_deep_as_is_parsed_takes_no_time(unit: str, tail: str) -> None:
     """Brackets nested to the limit, and left open, which parsers of Python have taken exponential time for."""
     nested = unit * (MAX_DEPTH // sum(map(unit.count, "([{"))) + tail
-    before = time.process_time()
+    before = time.thread_time()  # other threads of the process are not of the parser
     for language in ("python", "yaml"):
         verdict(program_of("code_parses", {"language": language}), nested)
-    assert time.process_time() - before < 1
+    assert time.thread_time() - before < 1
 
 
 def test_bombs_are_refused_not_unfolded() -> None:
