@@ -537,6 +537,6 @@ def test_rendering_is_the_same_in_every_process() -> None:
 )
 def test_hostile_text_takes_linear_time(text: str) -> None:
     """No text makes the search for control tokens slow."""
-    started = time.process_time()
+    started = time.thread_time()
     assert restore(neutralise(text)) == text
-    assert time.process_time() - started < 5
+    assert time.thread_time() - started < 5

@@ -219,9 +219,9 @@ def test_any_request_has_constraints_and_the_same_ones_twice(text: str, stated: 
 def test_hostile_requests_take_no_time(unit: str) -> None:
     """Long requests of anything that tempts a pattern are read in under a second."""
     for request in (unit * (200_000 // len(unit)), "Write " + unit * (200_000 // len(unit)) + " words"):
-        before = time.process_time()
+        before = time.thread_time()
         constraints_in(request)
-        assert time.process_time() - before < 1
+        assert time.thread_time() - before < 1
 
 
 # Criteria

@@ -232,7 +232,7 @@ def test_hostile_text_takes_no_time() -> None:
         for program in MEASURES:
             before = time.thread_time()  # other threads of the process are not of the parser
             verdict(program, reply)
-            spent = time.process_time() - before
+            spent = time.thread_time() - before
             if spent > 0.5:
                 slow.append((unit, program, spent))
     assert slow == []
