@@ -117,6 +117,7 @@ def test_no_text_of_a_row_reaches_the_report(rows: Callable[[], Any], stage: Cal
     assert not any(SECRET in text for text in (*shown, str(caught.value)))
 
 
+@pytest.mark.slow
 def test_checks_without_their_other_table_are_skipped_aloud(stage: Callable[..., Any]) -> None:
     """A check that needs a table that is not at hand is in the report, neither passed nor failed."""
     files = stage("r1")
@@ -148,6 +149,7 @@ def test_a_report_survives_json(stage: Callable[..., Any]) -> None:
     assert (again.checks, again.to_dict()) == (report.checks, report.to_dict())
 
 
+@pytest.mark.slow
 def test_failures_come_first(rows: Callable[[], Any], stage: Callable[..., Any]) -> None:
     """On a screen the worst stands on top."""
     changed = rows()

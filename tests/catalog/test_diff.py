@@ -15,6 +15,7 @@ from tilth.catalog import Catalog, Release
 from tilth.catalog.diff import DIFFERENCES, KINDS, diff, differences
 from tilth.schemas import TABLES, BadInput, NotFound, conform
 
+pytestmark = pytest.mark.slow
 DAY = date(2026, 11, 21)
 WORDS: Final = ("on the roof", "in rows", "in May", "")
 Row = dict[str, Any]

@@ -24,6 +24,7 @@ Rows = dict[str, list[dict[str, Any]]]
 Stage = Callable[..., dict[str, list[str]]]
 
 ANN, BEN = Forgotten(users=("a" * 32,)), Forgotten(users=("b" * 32,))
+pytestmark = pytest.mark.slow
 SHARED = "0" * 32  # the prompt that all of them ask
 
 
@@ -174,7 +175,6 @@ def test_what_rests_on_a_row_is_found_through_everything_between(stage: Stage) -
 # New versions
 
 
-@pytest.mark.slow
 def test_a_new_version_holds_all_but_what_rests_on_the_user(catalog: Catalog, publish: Publish) -> None:
     """Rows of others stay as they are, in order, in the very files that they stood in; the same call finds nothing."""
     before = publish("run-1", together(of("a"), of("b"), of("c")))
@@ -296,7 +296,6 @@ def test_quarantine_keeps_only_what_is_known_to_be_others(catalog: Catalog, publ
 # When it goes wrong
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("unaudited")
 def test_killed_between_two_publishes_the_same_call_completes_it(
     catalog: Catalog, publish: Publish, monkeypatch: pytest.MonkeyPatch
