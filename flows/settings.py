@@ -44,6 +44,7 @@ from tilth.transforms.inference.worker import WorkerConfig
 from tilth.transforms.shell import Runner
 
 DEFAULT_FILE = "tilth.yaml"
+_NO_SETTINGS = ("TILTH_HOME",)  # of prefect.yaml: the folder that a worker finds the settings file in
 PARTS = ("model", "judge", "moderator")  # roles that `engine` plays unless `engines` names another
 _SECRET = ("user_salt",)  # a key of its own at the top, so that no recipe's configuration spells it out
 _NO_KEYS = (
@@ -275,7 +276,7 @@ def _refuse_unknown_environment() -> None:
     known = known_keys()
     for name in os.environ:
         key = name.removeprefix(prefix).lower().replace("__", ".")
-        if name.startswith(prefix) and key not in known:
+        if name.startswith(prefix) and key not in known and name not in _NO_SETTINGS:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or _same_leaf(
                 key.rpartition(".")[2], known
             )
