@@ -137,11 +137,11 @@ def run(
 
     The same command again does no work and makes no new version. A run that was killed goes on where it stopped.
 
-        tilth run observed --source logs/*.jsonl
+        tilth run observed --source 'logs/*.jsonl'
         tilth run observed --source 'logs/*.jsonl' --incremental --licence proprietary
         tilth run observed --source hf://datasets/allenai/WildChat-1M --format wildchat
         tilth run observed --source calls.json --map calls.yaml --json
-        tilth run wildfeedback -s logs/*.jsonl --base-url http://localhost:8000/v1 -m LARGE --policy SMALL --judge OTHER
+        tilth run wildfeedback -s 'logs/*.jsonl' --base-url http://gpu:8000/v1 -m LARGE --policy SMALL --judge OTHER
         tilth run rubrics --from observed.pairs
         tilth run rationales --from observed.pairs --base-url http://localhost:8000/v1 -m LARGE --judge OTHER
     """

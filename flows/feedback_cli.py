@@ -81,7 +81,7 @@ def label(
 ) -> None:
     """Give every user turn a probability of satisfaction and of dissatisfaction. Asks no model.
 
-        tilth feedback label --model-file feedback.npz -s logs/*.jsonl -o turns.parquet
+        tilth feedback label --model-file feedback.npz -s 'logs/*.jsonl' -o turns.parquet
     """  # fmt: skip
     from tilth.flows.classifier import label_conversations
     from tilth.flows.progress import Bars
@@ -150,7 +150,7 @@ def score(
 ) -> None:
     """Score conversations by a rubric, from -100 to 100, and call them SAT, DSAT or neutral. One call each.
 
-        tilth feedback score --rubric rubric.json -s logs/*.jsonl -o scores.parquet -m MODEL --dry-run
+        tilth feedback score --rubric rubric.json -s 'logs/*.jsonl' -o scores.parquet -m MODEL --dry-run
     """  # fmt: skip
     from tilth.flows.conductor import Conductor
     from tilth.flows.progress import Bars
