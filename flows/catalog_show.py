@@ -201,7 +201,8 @@ def logged(workspace: str, name: str, metrics: Sequence[str]) -> list[dict[str, 
 
 
 def print_log(name: str, entries: Sequence[Row]) -> None:
-    """Prints versions for people: one line each, and for each metric how it went, oldest first."""
+    """Prints versions for people: one line each, and then for each metric how it went, oldest first."""
+    several = len(entries) > 1
     tagged = any(entry["tags"] for entry in entries)
     checked = any(entry["checked"] for entry in entries)
     rows = [
@@ -209,21 +210,27 @@ def print_log(name: str, entries: Sequence[Row]) -> None:
             "version": entry["version"],
             "made at": entry["created_at"][11:16],  # the version names the day
             "rows": entry["rows"],
-            "change": "" if entry["change"] is None else f"{entry['change']:+,}",
+            **({"change": "" if entry["change"] is None else f"{entry['change']:+,}"} if several else {}),
             "run": (entry["run_id"] or "")[:8],
             **({"tags": ", ".join(entry["tags"])} if tagged else {}),
             "checks": _checks(entry["checks"]),
-            **({"checked again": _checked(entry["checked"])} if checked else {}),
-            **entry["metrics"],
+            **({"again": _checked(entry["checked"])} if checked else {}),
         }
         for entry in entries
     ]
     print_rows(rows, "no versions", name)
-    console = _console()
-    for metric in entries[0]["metrics"] if entries else ():
-        values = [entry["metrics"][metric] for entry in reversed(entries)]
-        if len([value for value in values if value is not None]) > 1:
-            console.print(f"{metric}  {spark(values)}  {_short(values[0])} to {_short(values[-1])}")
+    went = [
+        {
+            "metric": metric,
+            **({"first": values[0]} if several else {}),
+            "last": values[-1],
+            "all": spark(values),
+        }
+        for metric in (entries[0]["metrics"] if entries else ())
+        if (values := [entry["metrics"][metric] for entry in reversed(entries)])
+    ]
+    if went:
+        print_rows(went, "")
 
 
 def _checks(summary: Row | None) -> str:
@@ -237,7 +244,7 @@ def _checked(checked: Row | None) -> str:
     if checked is None:
         return ""
     verdict = f"{checked['failed_critical']} critical" if checked["failed_critical"] else "ok"
-    return f"{checked['times']} times, last {verdict}"
+    return f"{checked['times']}×: {verdict}"
 
 
 def spark(values: Sequence[float | None]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import sys
 from enum import StrEnum
 from typing import Annotated, Any  # Any: options on their way to settings
@@ -361,10 +359,6 @@ def _root(
 
 def main() -> None:
     """The program `tilth`: errors of Tilth's own are printed without a traceback, with their exit code."""
-    # What commands import stays: to look through it for garbage, time and again and once more at the end, takes a
-    # quarter of the time of a command that shows something.
-    gc.set_threshold(20_000, 20, 20)
-    atexit.register(gc.freeze)
     try:
         app()
     except Exception as error:

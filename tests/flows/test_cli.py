@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,28 @@ def test_the_result_of_a_run_is_json(folder: Path) -> None:
     assert {"name", "version", "rows", "snapshot_id"} == set(result["datasets"][0])
     assert [d["name"].partition(".")[0] for d in result["datasets"]] == ["observed"] * 7
     assert "TILTH_USER_SALT" in result["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("catalog", "query", "select count(*) from observed.pairs", "--json"),
+        ("check", "observed.pairs", "--json"),
+        ("catalog", "head", "observed.pairs", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_said_beside_the_result(folder: Path, words: tuple[str, ...]) -> None:
+    """A command that is started anew and ends as programs do leaves standard error empty; libraries speak there too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tilth.flows.cli", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert json.loads(done.stdout)
 
 
 def test_every_view_speaks_json(folder: Path) -> None:
