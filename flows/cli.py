@@ -28,6 +28,7 @@ from tilth.flows.options import (
     MaxCost,
     MaxTokens,
     Model,
+    OfSources,
     Policies,
     RunnerName,
     Sets,
@@ -78,7 +79,7 @@ class Recipe(StrEnum):
     judge_training = "judge_training"
 
 
-@app.command()
+@app.command(cls=OfSources)
 def run(
     recipe: Annotated[
         Recipe,

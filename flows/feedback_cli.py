@@ -17,6 +17,7 @@ from tilth.flows.options import (
     MaxCost,
     MaxTokens,
     Model,
+    OfSources,
     Sets,
     Workspace,
     given_of,
@@ -67,7 +68,7 @@ def train(
     print_json(told) if as_json else _print_trained(told)
 
 
-@feedback_app.command()
+@feedback_app.command(cls=OfSources)
 def label(
     model_file: Annotated[str, typer.Option("--model-file", help="A classifier that `train` wrote.")],
     source: Sources,
@@ -129,7 +130,7 @@ def learn(
     print_json(told) if as_json else _print_facts(told)
 
 
-@feedback_app.command()
+@feedback_app.command(cls=OfSources)
 def score(
     rubric: Annotated[str, typer.Option("--rubric", help="A rubric that `learn` wrote.")],
     source: Sources,

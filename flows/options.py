@@ -7,6 +7,7 @@ import sys
 from typing import Annotated, Any  # Any: values on their way to settings and to JSON
 
 import typer
+from typer.core import TyperCommand
 
 Workspace = Annotated[
     str | None, typer.Option("--workspace", "-w", help="Where runs and the catalog live (./tilth-workspace).")
@@ -64,6 +65,21 @@ BaseUrls = Annotated[
     list[str] | None,
     typer.Option("--base-url", help="A server, as http://host:8000/v1; several are used as a pool."),
 ]
+
+
+class OfSources(TyperCommand):
+    """A command with `--source`: knows what a pattern that is not in quotes becomes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the words. Words that are left over are, nearly always, the files of a pattern."""
+        ctx.allow_extra_args = True
+        super().parse_args(ctx, args)
+        if ctx.args:
+            ctx.fail(
+                f"Got {len(ctx.args)} unexpected words, as {ctx.args[0]}. Is --source a pattern? It stands in quotes, "
+                "as 'logs/*.jsonl'; the shell makes one word for each file of it otherwise."
+            )
+        return ctx.args
 
 
 def given_of(**options: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any  # Any: JSON values
 
 import typer
 
-from tilth.flows.options import Config, Json, Sets, print_json
+from tilth.flows.options import Config, Json, OfSources, Sets, print_json
 
 schedule_app = typer.Typer(no_args_is_help=True, help="Say what runs by itself, and when.")
 flow_app = typer.Typer(no_args_is_help=True, help="Run a schedule now; see and cancel runs.")
@@ -39,7 +39,7 @@ def schedules() -> None:
     """Say what runs by itself, and when. Schedules stand in tilth.yaml; `tilth up` follows the file."""
 
 
-@schedule_app.command()
+@schedule_app.command(cls=OfSources)
 def add(
     recipe: Annotated[str, typer.Argument(help="What to run, as for `tilth run`.")],
     name: Annotated[str | None, typer.Option("--name", help="What to call it; the recipe's name.")] = None,

@@ -176,6 +176,19 @@ def test_the_demo_runs_and_guides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [["run", "observed", "-s"], ["schedule", "add", "observed", "--every", "1h", "--source"]],
+    ids=["run", "schedule"],
+)
+def test_a_pattern_without_quotes_is_explained(folder: Path, words: list[str]) -> None:
+    """The shell makes several words of it; the program says so, and runs nothing over the first file alone."""
+    done = tilth(folder, *words, "logs/a.jsonl", "logs/b.jsonl", "logs/c.jsonl")
+    assert done.returncode == 2
+    assert "2 unexpected words, as logs/b.jsonl" in done.stderr
+    assert "stands in quotes" in done.stderr
+
+
+@pytest.mark.parametrize(
     "words", [[], ["run"], ["catalog"], ["catalog", "query"], ["sources", "inspect"], ["check"]]
 )
 def test_help_teaches(folder: Path, words: list[str]) -> None:
