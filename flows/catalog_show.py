@@ -226,11 +226,18 @@ def print_log(name: str, entries: Sequence[Row]) -> None:
             "last": values[-1],
             "all": spark(values),
         }
-        for metric in (entries[0]["metrics"] if entries else ())
-        if (values := [entry["metrics"][metric] for entry in reversed(entries)])
+        for metric, values in _series(entries)
     ]
     if went:
         print_rows(went, "")
+
+
+def _series(entries: Sequence[Row]) -> Iterator[tuple[str, list[float | None]]]:
+    """The metrics that any version has, each with its values, oldest first."""
+    for metric in entries[0]["metrics"] if entries else ():
+        values = [entry["metrics"][metric] for entry in reversed(entries)]
+        if any(value is not None for value in values):
+            yield metric, values
 
 
 def _checks(summary: Row | None) -> str:

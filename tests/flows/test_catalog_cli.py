@@ -215,8 +215,9 @@ def test_the_log_follows_metrics(ask: Any) -> None:
     assert (oldest["change"], oldest["tags"], newest["checked"]) == (None, ["golden"], None)
     assert newest["metrics"] == {"chosen_longer_share": 0.75, "near_equal_share": None}
     assert oldest["checks"]["failed"]["warning"] == ["near_equal_share"]
-    told = ask("log", "observed.pairs", columns=160)
-    assert "chosen_longer_share  ▁█  0.5 to 0.75" in told
+    told = ask("log", "observed.pairs", columns=80)
+    assert re.search(r"chosen_longer_share +0\.5 +0\.75 +▁█", told)
+    assert "near_equal_share" not in told  # no version has it
     assert "1 ok, 1 warning" in told
     with pytest.raises(NotFound, match="chosen_longer_share"):
         ask("log", "observed.pairs", "--metric", "chosen_longer")
@@ -232,8 +233,7 @@ def test_later_checks_are_in_the_log(ask: Any, place: str) -> None:
     checked = json.loads(ask("log", "observed.unpaired", "--json"))[0]["checked"]
     assert checked == {"times": 2, "checked_at": "20261122T100000Z", "against": None, "failed_critical": 0}
     told = ask("log", "observed.unpaired")
-    assert "2 times" in told
-    assert "last ok" in told
+    assert "2×: ok" in told
 
 
 def test_a_spark_line_has_a_block_a_version() -> None:
